@@ -1,0 +1,176 @@
+"""The manifest: what `bundle.json` says, as frozen values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from hyle_errors import CallerError
+
+__all__ = [
+    "FORMAT",
+    "Block",
+    "Convolution",
+    "FileEntry",
+    "Golden",
+    "Layer",
+    "Manifest",
+    "ManifestError",
+    "Step",
+    "TensorInfo",
+    "Tile",
+    "decode_manifest",
+    "encode_manifest",
+]
+
+FORMAT = "hyle-bundle/1"
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Span = tuple[Count, Count]
+
+
+class ManifestError(CallerError):
+    """A manifest that does not say what a manifest must."""
+
+
+class TensorInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One input or output of the model.
+
+    `datatype` is the Open Inference Protocol's word (`FP32`, `INT64`, …); a dimension of -1 is free.
+    """
+
+    name: Name
+    datatype: Name
+    shape: tuple[Annotated[int, msgspec.Meta(ge=-1, le=2**53)], ...]
+
+
+class Convolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Geometry of a convolution layer, one entry a spatial axis; `pads` lists all begins, then all ends."""
+
+    kernel: tuple[Count, ...]
+    strides: tuple[Count, ...]
+    pads: tuple[Count, ...]
+    dilations: tuple[Count, ...]
+    channels: Count
+
+
+class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rows of a layer's weight matrix that are driven together, over all its columns.
+
+    `rows` is a span of the flattened weight matrix (for a convolution channel-major, then kernel positions).
+    `levels` and `gain` name tensors of `programming.safetensors`: integer targets in the operator's own
+    layout, and the value of one normalised column unit, one per column.
+    """
+
+    rows: Span
+    levels: Name
+    gain: Name
+
+
+class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rectangle of a layer that occupies one tile of the device; `index` counts tiles over the bundle."""
+
+    index: Count
+    block: Count
+    rows: Span
+    cols: Span
+
+
+class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One layer on physics: the tensors it joins, its shape, and the names of its host-side numbers.
+
+    `range_mode` is `static` (one full scale for all samples, the tensor `full_scale`) or `dynamic`
+    (each sample's largest magnitude). `offset` names the per-column bias in output units.
+    `probes` and `responses` name tensors of `golden.safetensors`: DAC codes, probes by rows, and the
+    columns' wanted answers in units of the input's full scale, probes by columns, without `bias`;
+    `probe_scales` the full scale that each probe stood for.
+    """
+
+    name: Name
+    op: Literal["matmul", "conv"]
+    input: Name
+    output: Name
+    rows: Count
+    cols: Count
+    range_mode: Literal["static", "dynamic"]
+    full_scale: Name
+    offset: Name
+    noise: Name
+    blocks: tuple[Block, ...]
+    tiles: tuple[Tile, ...]
+    macs: Count
+    probes: Name
+    probe_scales: Name
+    responses: Name
+    convolution: Convolution | None = None
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One step of execution: a digital segment (an ONNX file) and then the layers that it feeds."""
+
+    segment: str
+    inputs: tuple[Name, ...]
+    outputs: tuple[Name, ...]
+    layers: tuple[Name, ...]
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The self-test: `golden.safetensors` holds `input/<name>` and `output/<name>` with these samples.
+
+    `tolerance` bounds the relative root-mean-square residual of a healthy device.
+    """
+
+    samples: Count
+    tolerance: Annotated[float, msgspec.Meta(ge=0.0)]
+    derivation: str
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the bundle: its size in bytes and the SHA-256 of its content, in hexadecimal."""
+
+    size: Count
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything an agent needs to know to run a bundle; `files` lists every other file but the signature."""
+
+    format: Literal["hyle-bundle/1"]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    version: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+    counter: Count
+    compiler: Name
+    seed: Count
+    source_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    target: Name
+    substrate: Name
+    compensation: Literal["none", "global", "column", "affine"]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    layers: tuple[Layer, ...]
+    steps: tuple[Step, ...]
+    golden: Golden
+    files: dict[str, FileEntry]
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the manifest's one canonical JSON form (keys sorted, two-space indentation, final newline)."""
+    plain = msgspec.json.encode(manifest, order="sorted")
+    return msgspec.json.format(plain, indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes | memoryview) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ManifestError: `data` is not JSON, a field is missing, unknown or out of its range (the message names it),
+            or the bytes are not the canonical form.
+    """
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"bundle.json is not a manifest: {error}.", remedy="Compile the bundle again.") from error
+    if encode_manifest(manifest) != bytes(data):
+        raise ManifestError("bundle.json is not in canonical form.", remedy="Compile the bundle again.")
+    return manifest

@@ -1,0 +1,111 @@
+"""The driver contract: what attached hardware, or its twin, must be able to do.
+
+The line between digital and physical is integer codes: a driver takes DAC codes and returns ADC codes.
+Scales, offsets, signed encodings and the sums over tiles are the host's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from hyle_errors import InternalError
+
+from hyle_substrates.profile import Profile
+
+__all__ = ["Device", "DeviceError", "Driver", "ProgramReport", "SimulatedMatter"]
+
+Codes = np.ndarray[Any, np.dtype[np.int32]]
+Weights = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class DeviceError(InternalError):
+    """The device did not do what it was asked: timeout, unplugged, stuck or not the expected one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a driver says of the device it owns.
+
+    Attributes:
+        identity: Stable identity of the very device (a serial number; for a twin its seed).
+        profile: The constraint sheet it keeps to.
+        tiles: Number of tiles that can be programmed.
+        simulated: Whether this is a digital twin.
+        health: Live readings by name, scalars only (temperature_c, age_s, …).
+    """
+
+    identity: str
+    profile: Profile
+    tiles: int
+    simulated: bool
+    health: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramReport:
+    """What programming one tile reached.
+
+    Attributes:
+        tile: The tile's index on the device.
+        residual: Root-mean-square of (reached - target) over the weight range's maximum, or NaN if not measured.
+        seconds: Time the programming took (for a twin, that it would take on the device).
+    """
+
+    tile: int
+    residual: float
+    seconds: float
+
+
+class Driver(Protocol):
+    """One device, owned by one thread. Small enough for a laboratory to write in an afternoon."""
+
+    def describe(self) -> Device:
+        """Return identity, profile, number of tiles and live health."""
+        ...
+
+    def program(self, tile: int, targets: Codes) -> ProgramReport:
+        """Write one tile.
+
+        Args:
+            tile: Index of the tile, 0 ≤ tile < `describe().tiles`.
+            targets: Integer levels, rows by columns, from -levels to levels of the profile.
+
+        Raises:
+            DeviceError: The device refused or did not answer.
+        """
+        ...
+
+    def apply(self, tiles: Sequence[int], codes: Codes) -> Codes:
+        """Drive tiles that share their rows and read their columns; the only hot call.
+
+        Args:
+            tiles: Programmed tiles, all with the same number of rows.
+            codes: DAC codes, batch by rows, from -dac.levels to dac.levels.
+
+        Returns:
+            ADC codes, batch by the columns of all `tiles` in order, from -adc.levels to adc.levels.
+
+        Raises:
+            DeviceError: The device did not answer, or answered what no ADC can say.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the device back; the object is not used again."""
+        ...
+
+
+@runtime_checkable
+class SimulatedMatter(Protocol):
+    """What a twin offers beyond `Driver`, so that its graph may run whole in onnxruntime."""
+
+    def weights(self, tile: int) -> Weights:
+        """Return a tile's effective weights now, rows by columns, in units of the highest level."""
+        ...
+
+    def advance(self, age_s: float) -> None:
+        """Let the matter be `age_s` seconds old, counted from the end of programming."""
+        ...
