@@ -1,0 +1,3 @@
+from hyle.cli import main
+import sys
+sys.exit(main())

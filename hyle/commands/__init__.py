@@ -1,0 +1,1 @@
+"""The verbs of the `hyle` command, one file a verb."""
