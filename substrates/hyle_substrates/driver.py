@@ -103,7 +103,7 @@ class SimulatedMatter(Protocol):
     """What a twin offers beyond `Driver`, so that its graph may run whole in onnxruntime."""
 
     def weights(self, tile: int) -> Weights:
-        """Return a tile's effective weights now, rows by columns, in units of the highest level."""
+        """Return a tile's effective weights now, rows by columns, in units of one level."""
         ...
 
     def advance(self, age_s: float) -> None:

@@ -1,0 +1,225 @@
+"""The host's half of a physical layer: values to codes, codes to values, and what a measured device needs corrected.
+
+Used by the compiler (calibration) and by the agent (execution); it knows arrays and geometry, no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hyle_substrates import io
+from hyle_substrates.driver import Codes, Driver
+from hyle_substrates.profile import Profile
+
+__all__ = ["BlockTiles", "Compensation", "Geometry", "HostLayer", "Vectors", "compensate", "encode_rows", "patches", "probe"]
+
+Array = np.ndarray[Any, Any]
+Float32s = np.ndarray[Any, np.dtype[np.float32]]
+Mode = Literal["none", "global", "column", "affine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """A convolution's geometry, one entry a spatial axis; `pads` lists all begins, then all ends."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+    def output_shape(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """Spatial shape of the result for an input of spatial shape `spatial`."""
+        n = len(self.kernel)
+        return tuple(
+            (size + self.pads[i] + self.pads[i + n] - self.dilations[i] * (self.kernel[i] - 1) - 1) // self.strides[i] + 1
+            for i, size in enumerate(spatial)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTiles:
+    """Rows that are driven together: their span in the flattened matrix, and the device's tiles over the columns."""
+
+    start: int
+    stop: int
+    tiles: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What the rows of a layer see: codes (vectors by rows), each vector's full scale, and the shape to give back."""
+
+    codes: Codes
+    full_scale: Float32s
+    lead: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compensation:
+    """Measured correction: a gain a block and column (blocks by columns), and an offset a column, output units."""
+
+    gain: Float32s
+    offset: Float32s
+
+
+@dataclass(frozen=True, slots=True)
+class HostLayer:
+    """A layer placed on a device.
+
+    `gain` (blocks by columns) is the value of one ADC code at full scale 1; `offset` (columns) is added at the end, in
+    units of the output. `full_scale` is the static range; with `dynamic` every sample brings its own.
+    """
+
+    blocks: tuple[BlockTiles, ...]
+    dynamic: bool
+    full_scale: float
+    gain: Float32s
+    offset: Float32s
+    geometry: Geometry | None
+
+    def run(self, driver: Driver, profile: Profile, x: Float32s) -> Float32s:
+        """Multiply a batch on the device.
+
+        Args:
+            driver: The device, whose tiles hold this layer.
+            profile: The device's constraint sheet.
+            x: The operator's input: `(..., rows)`, or batch, channels, spatial for a convolution.
+
+        Returns:
+            The operator's output, in its units and layout.
+        """
+        seen = self.encode(profile, x)
+        total: Array = np.zeros((), dtype=np.float32)
+        for gain, block in zip(self.gain, self.blocks, strict=True):
+            codes = driver.apply(block.tiles, seen.codes[:, block.start : block.stop])
+            total = total + io.decode(codes.astype(np.float32), gain)
+        return self.layout(total * seen.full_scale[:, None] + self.offset, seen.lead)
+
+    def encode(self, profile: Profile, x: Float32s) -> Vectors:
+        """Turn the operator's input into the vectors that drive the rows."""
+        levels = profile.dac.levels
+        full_scale = sample_scale(x, self.geometry) if self.dynamic else np.full((), self.full_scale, dtype=np.float32)
+        codes = io.encode(x, full_scale, levels)
+        codes = codes.astype(np.int32) if levels else codes
+        if self.geometry is None:
+            lead = x.shape[:-1]
+            scales = np.broadcast_to(full_scale, (*lead, 1)).reshape(-1)
+            return Vectors(np.ascontiguousarray(codes.reshape(-1, x.shape[-1])), scales, lead)
+        out = self.geometry.output_shape(x.shape[2:])
+        scales = np.broadcast_to(full_scale.reshape(-1, 1) if self.dynamic else full_scale, (x.shape[0], int(np.prod(out))))
+        return Vectors(patches(codes, self.geometry), scales.reshape(-1), (x.shape[0], *out))
+
+    def layout(self, rows: Array, lead: tuple[int, ...]) -> Float32s:
+        """Give vectors by columns the operator's output shape."""
+        shaped = rows.astype(np.float32).reshape(*lead, rows.shape[-1])
+        return shaped if self.geometry is None else np.ascontiguousarray(np.moveaxis(shaped, -1, 1))
+
+
+def sample_scale(x: Float32s, geometry: Geometry | None) -> Float32s:
+    """Largest magnitude of each vector (of each sample, for a convolution), kept broadcastable against `x`."""
+    axes = -1 if geometry is None else tuple(range(1, x.ndim))
+    return np.max(np.abs(x), axis=axes, keepdims=True)
+
+
+def patches(x: Array, geometry: Geometry) -> Array:
+    """Lay out the patches that a convolution sees.
+
+    Args:
+        x: Batch, channels, spatial.
+        geometry: The convolution.
+
+    Returns:
+        (batch x positions) by (channels x kernel), channel-major, then kernel positions.
+    """
+    n = len(geometry.kernel)
+    padded = np.pad(x, [(0, 0), (0, 0), *((geometry.pads[i], geometry.pads[i + n]) for i in range(n))])
+    reach = tuple(d * (k - 1) + 1 for k, d in zip(geometry.kernel, geometry.dilations, strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + n)))
+    picked = windows[(slice(None), slice(None), *(slice(None, None, s) for s in geometry.strides))]
+    taps = picked[(*([slice(None)] * (2 + n)), *(slice(None, None, d) for d in geometry.dilations))]
+    ordered = np.moveaxis(taps, 1, 1 + n)
+    return np.ascontiguousarray(ordered).reshape(-1, x.shape[1] * int(np.prod(geometry.kernel)))
+
+
+def probe(driver: Driver, blocks: Sequence[BlockTiles], codes: Codes) -> list[Float32s]:
+    """Drive every block with its part of `codes` (vectors by all rows); ADC codes, one array a block."""
+    return [driver.apply(block.tiles, codes[:, block.start : block.stop]).astype(np.float32) for block in blocks]
+
+
+def unit_probe(driver: Driver, blocks: Sequence[BlockTiles], levels: int) -> list[Float32s]:
+    """Drive one row after another at full scale; ADC codes, rows of the block by columns, one array a block."""
+    kind = np.int32 if levels else np.float32
+    return [driver.apply(b.tiles, (np.eye(b.stop - b.start) * (levels or 1)).astype(kind)).astype(np.float32) for b in blocks]
+
+
+def compensate(
+    mode: Mode,
+    layer: HostLayer,
+    *,
+    before: Sequence[Float32s] = (),
+    now: Sequence[Float32s] = (),
+    scales: Float32s | None = None,
+    wanted: Float32s | None = None,
+) -> Compensation:
+    """Work out the correction of one layer from measurements of the very device.
+
+    Args:
+        mode: `none`; `global`: one gain a block from the mean magnitude of unit probes; `column`: the same a column;
+            `affine`: gains a block and column and an offset a column, least squares against `wanted`.
+        layer: The layer with its nominal gain and offset.
+        before: Unit probes right after programming, one array a block (global, column).
+        now: The same measurement now (global, column), or the answers to calibration vectors (affine).
+        scales: Full scale of each calibration vector (affine).
+        wanted: Answers of the exact layer without bias, vectors by columns (affine).
+
+    Returns:
+        The corrected gain and offset.
+
+    Source: global drift compensation: Joshi et al. 2020, Nat. Commun. 11, 2473.
+    """
+    if mode == "none":
+        return Compensation(layer.gain, layer.offset)
+    if mode == "affine":
+        if scales is None or wanted is None:
+            raise ValueError("affine compensation needs the vectors' scales and the wanted answers")
+        return _affine(layer, now, scales, wanted)
+    axis = None if mode == "global" else 0
+    ratios = [_ratio(np.abs(a).mean(axis=axis), np.abs(b).mean(axis=axis)) for a, b in zip(before, now, strict=True)]
+    gain = np.stack([g * np.float32(1) * r for g, r in zip(layer.gain, ratios, strict=True)]).astype(np.float32)
+    return Compensation(gain, layer.offset)
+
+
+def _ratio(before: Array, now: Array) -> Array:
+    return np.where(now > 0.0, before / np.where(now > 0.0, now, 1.0), 1.0)
+
+
+def _affine(layer: HostLayer, now: Sequence[Float32s], scales: Float32s, wanted: Float32s) -> Compensation:
+    """Ridge regression of `wanted` on the blocks' answers; the prior is a gain of 1 within `PRIOR_STD` and no offset."""
+    parts = np.stack([io.decode(codes, gain) * scales[:, None] for codes, gain in zip(now, layer.gain, strict=True)])
+    total = parts.sum(axis=0)
+    residual_power = np.mean((wanted - total) ** 2, axis=0) + 1e-30
+    blocks, vectors, cols = parts.shape
+    factor = np.empty((blocks, cols))
+    offset = np.empty(cols)
+    prior = np.diag([1.0 / PRIOR_STD**2] * blocks + [0.0])
+    for j in range(cols):
+        design = np.concatenate([parts[:, :, j], np.ones((1, vectors), dtype=np.float32)]).astype(np.float64)
+        normal = design @ design.T + prior * residual_power[j]
+        normal[-1, -1] += 1e-9 * vectors
+        right = design @ (wanted[:, j] - total[:, j])
+        solution = np.linalg.solve(normal, right)
+        factor[:, j], offset[j] = 1.0 + solution[:-1], solution[-1]
+    return Compensation((layer.gain * factor).astype(np.float32), (layer.offset + offset).astype(np.float32))
+
+
+PRIOR_STD = 0.3
+
+
+def encode_rows(profile: Profile, rows: Float32s, scales: Float32s) -> Codes:
+    """Encode vectors (vectors by rows), each with its own full scale."""
+    codes = io.encode(rows, scales[:, None], profile.dac.levels)
+    return codes.astype(np.int32) if profile.dac.levels else codes

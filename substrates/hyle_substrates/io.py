@@ -1,0 +1,62 @@
+"""The converters and the sum between them, written once over the Python Array API.
+
+NumPy runs these functions in the twin, torch differentiates them, and tracing them gives the ONNX bodies of a bundle.
+Source of the model: Rasch et al. 2023, Nat. Commun. 14, 5282 (clip, quantise, sum, noise, quantise, clip); valid while
+the converters are linear and the noise of a read does not depend on its value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import array_namespace
+
+__all__ = ["decode", "encode", "readout", "round_through"]
+
+TINY = 1e-30
+
+
+def round_through(x: Any) -> Any:
+    """Round to the nearest integer, halves to even; where the array has gradients they pass as if nothing was done."""
+    hard = array_namespace(x).round(x)
+    return x + (hard - x).detach() if hasattr(x, "detach") else hard
+
+
+def _clip(x: Any, bound: float) -> Any:
+    return array_namespace(x).clip(x, -bound, bound)
+
+
+def encode(x: Any, full_scale: Any, levels: int) -> Any:
+    """Quantise values to DAC codes.
+
+    Args:
+        x: Values, any shape, in units of the layer's input.
+        full_scale: Value that drives the highest code, same unit, > 0; broadcasts against `x`.
+        levels: Highest code; 0 for a continuous converter without limits.
+
+    Returns:
+        Codes from -levels to levels, the shape of `x`; for a continuous converter `x / full_scale`.
+    """
+    ratio = x / (full_scale + TINY)
+    return round_through(_clip(ratio, 1.0) * levels) if levels else ratio
+
+
+def readout(total: Any, deviate: Any, noise: Any, levels: int) -> Any:
+    """Turn a column's sum into an ADC code.
+
+    Args:
+        total: Sums over the rows, in ADC codes, any shape.
+        deviate: Standard normal deviates, the shape of `total`, or None without noise.
+        noise: Standard deviation of the output noise in ADC codes.
+        levels: Highest code; 0 for a continuous converter without limits.
+
+    Returns:
+        Codes from -levels to levels, the shape of `total`.
+    """
+    noisy = total if deviate is None else total + noise * deviate
+    return _clip(round_through(noisy), float(levels)) if levels else noisy
+
+
+def decode(codes: Any, gain: Any) -> Any:
+    """Turn ADC codes into values in units of the input's full scale; `gain` is the value of one code, per column."""
+    return codes * gain

@@ -1,0 +1,149 @@
+"""Phase-change memory: differential pairs with write errors, drift, and 1/f noise that grows with time.
+
+Sources: Nandakumar et al. 2019, ICECS, 10.1109/ICECS46596.2019.8964852 (statistical model of a million devices);
+Joshi et al. 2020, Nat. Commun. 11, 2473; Le Gallo et al. 2023, Nat. Electron. 6, 680 (HERMES). Validity: room
+temperature, reads at constant low voltage, conductance up to `g_max_us`, times from seconds to about a year; wires
+without resistance.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import msgspec
+from array_api_compat import array_namespace
+
+from hyle_substrates.profile import Profile
+from hyle_substrates.substrate import Draw, Float64s, Matter, decode_physics
+
+__all__ = ["SUBSTRATE", "LogThenPolynomial", "Pcm", "PcmConstants", "PowerLaw", "drifted", "programmed", "read_noise"]
+
+Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+SMALLEST = 1e-7
+
+
+class LogThenPolynomial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="log", tag_field="law"):
+    """clip(slope·ln g + intercept, low, high) below `threshold`, and from there a polynomial in g (lowest power first)."""
+
+    slope: float
+    intercept: float
+    low: float
+    high: float
+    threshold: float = math.inf
+    polynomial: tuple[float, ...] = ()
+
+
+class PowerLaw(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="power", tag_field="law"):
+    """min(scale / max(g^exponent, floor), cap)."""
+
+    scale: Positive
+    exponent: Positive
+    cap: Positive
+    floor: Positive = 1e-3
+
+
+class PcmConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Constants of the model; g is a conductance over `g_max_us`.
+
+    `program_us`: polynomial of the write error's standard deviation in µS. `drift_mean`, `drift_std`: of the drift
+    exponent. `read`: 1/f amplitude. `t0_s`: age at the first read. `t_read_s`: duration of a read.
+    """
+
+    g_max_us: Positive
+    t0_s: Positive
+    t_read_s: Positive
+    program_us: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
+    drift_mean: LogThenPolynomial | PowerLaw
+    drift_std: LogThenPolynomial | PowerLaw
+    read: LogThenPolynomial | PowerLaw
+    pair: Literal["single"] = "single"
+
+
+def _polynomial(g: Any, terms: tuple[float, ...]) -> Any:
+    total = 0.0 * g + terms[-1]
+    for term in reversed(terms[:-1]):
+        total = total * g + term
+    return total
+
+
+def evaluate_law(law: LogThenPolynomial | PowerLaw, g: Any) -> Any:
+    """Value of a law at relative conductances `g` (any shape, > 0)."""
+    xp = array_namespace(g)
+    if isinstance(law, PowerLaw):
+        return xp.clip(law.scale / xp.clip(g**law.exponent, law.floor, None), None, law.cap)
+    low = xp.clip(law.slope * xp.log(g) + law.intercept, law.low, law.high)
+    return xp.where(g < law.threshold, low, _polynomial(g, law.polynomial)) if law.polynomial else low
+
+
+def programmed(target: Any, xi: Any, constants: PcmConstants) -> Any:
+    """Conductance after a write.
+
+    Args:
+        target: Wanted conductances over `g_max_us`, any shape, 0 to 1.
+        xi: Standard normal deviates, the shape of `target`.
+        constants: The model's constants.
+
+    Returns:
+        Reached conductances over `g_max_us`, never negative.
+    """
+    sigma = _polynomial(target, constants.program_us) / constants.g_max_us
+    return array_namespace(target).clip(target + sigma * xi, 0.0, None)
+
+
+def drift_exponent(target: Any, xi: Any, constants: PcmConstants) -> Any:
+    """Drift exponent of a device, from its target conductance (over `g_max_us`) and a standard normal deviate."""
+    xp = array_namespace(target)
+    g = xp.clip(target, SMALLEST, None)
+    return xp.abs(evaluate_law(constants.drift_mean, g) + evaluate_law(constants.drift_std, g) * xi)
+
+
+def drifted(g: Any, nu: Any, age_s: float, constants: PcmConstants) -> Any:
+    """Conductance `age_s` after programming: g·((t + t0)/t0)^-nu."""
+    return g * ((age_s + constants.t0_s) / constants.t0_s) ** (-nu)
+
+
+def read_noise(g: Any, aged: Any, age_s: float, constants: PcmConstants) -> Any:
+    """Standard deviation of the accumulated 1/f noise of `aged` conductances that were `g` when programmed."""
+    xp = array_namespace(g)
+    t = age_s + constants.t0_s
+    q = evaluate_law(constants.read, xp.clip(g, SMALLEST, None))
+    return aged * q * math.sqrt(math.log((t + constants.t_read_s) / (2.0 * constants.t_read_s)))
+
+
+class Pcm:
+    """A weight is the difference of two devices; the one that the sign does not need is aimed at zero."""
+
+    def check(self, profile: Profile) -> None:
+        """Raise ProfileError unless the profile's constants are complete and in range."""
+        decode_physics(profile, PcmConstants)
+
+    def program(self, profile: Profile, targets: Float64s, draw: Draw) -> Matter:
+        """Write pairs; arguments as in `Substrate.program`.
+
+        The reached difference is carried by one device of the pair, with the exponent of that device's target; the
+        largest reached weight of the tile defines the conductance range that drift and read noise see.
+        """
+        xp = array_namespace(targets)
+        constants = decode_physics(profile, PcmConstants)
+        plus, minus = xp.clip(targets, 0.0, None), xp.clip(-targets, 0.0, None)
+        shape = targets.shape
+        reached = programmed(plus, draw("program+", shape), constants) - programmed(minus, draw("program-", shape), constants)
+        active = xp.where(reached >= 0.0, plus, minus)
+        return {"reached": reached, "exponent": drift_exponent(active, draw("drift", shape), constants)}
+
+    def age(self, profile: Profile, matter: Matter, age_s: float, draw: Draw) -> Float64s:
+        """Let pairs drift and read them; arguments as in `Substrate.age`."""
+        constants = decode_physics(profile, PcmConstants)
+        reached = matter["reached"]
+        xp = array_namespace(reached)
+        magnitude = xp.abs(reached)
+        largest = max(float(xp.max(magnitude)), SMALLEST) if magnitude.size else 1.0
+        g = magnitude / largest
+        aged = drifted(g, matter["exponent"], age_s, constants)
+        noisy = xp.clip(aged + read_noise(g, aged, age_s, constants) * draw("read", g.shape), 0.0, None)
+        out: Float64s = xp.sign(reached) * noisy * largest
+        return out
+
+
+SUBSTRATE = Pcm()
