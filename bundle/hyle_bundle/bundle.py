@@ -1,0 +1,246 @@
+"""Opening a bundle: a file mapped into memory and checked, of which nothing is copied until it is read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from hyle_errors import CallerError
+
+from hyle_bundle.atomic import OutputError
+from hyle_bundle.container import read_container
+from hyle_bundle.keys import PublicKey
+from hyle_bundle.layout import Placed
+from hyle_bundle.manifest import Manifest, decode_manifest
+from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME
+from hyle_bundle.signature import Statement, verify_signed
+
+__all__ = ["MAX_MANIFEST_BYTES", "Bundle", "BundleError", "open_bundle"]
+
+MAX_MANIFEST_BYTES = 64 << 20
+
+_STEP = 8 << 20
+
+
+class BundleError(CallerError):
+    """A bundle that cannot be opened, lacks a file, has one too many, or has one that is not what it should be."""
+
+
+class Bundle:
+    """An open bundle; made by `open_bundle`.
+
+    The file stays mapped until `close`; views that `read` gave out keep the map alive after it.
+
+    Attributes:
+        manifest: What `bundle.json` says.
+        manifest_bytes: The bytes of `bundle.json`.
+        signature_bytes: The bytes of `signature.dsse.json`, None if the bundle is unsigned.
+        signer: Key id of the signer (see `PublicKey.fingerprint`), None if the bundle is unsigned.
+    """
+
+    def __init__(
+        self,
+        view: memoryview,
+        places: Mapping[str, Placed],
+        manifest_bytes: bytes,
+        signature: bytes | None,
+        signer: str | None,
+    ) -> None:
+        self._view = view
+        self._places = places
+        self.manifest_bytes = manifest_bytes
+        self.manifest: Manifest = decode_manifest(manifest_bytes)
+        self.signature_bytes = signature
+        self.signer = signer
+
+    @property
+    def digest(self) -> str:
+        """The bundle's identity: SHA-256 of `bundle.json`, hexadecimal."""
+        return hashlib.sha256(self.manifest_bytes).hexdigest()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every file, in the container's order."""
+        return tuple(self._places)
+
+    def read(self, name: str) -> memoryview:
+        """Return a file's bytes, read-only and not copied.
+
+        Raises:
+            BundleError: The bundle has no such file.
+        """
+        if name not in self._places:
+            raise BundleError(f"The bundle has no file {name!r}.", remedy=f"It has: {', '.join(self._places)}.")
+        return _content(self._view, self._places[name])
+
+    def offset(self, name: str) -> int:
+        """Return where a file's bytes begin in the bundle, a multiple of 64.
+
+        Raises:
+            BundleError: The bundle has no such file.
+        """
+        self.read(name)
+        return self._places[name].data
+
+    def extract(self, directory: Path) -> None:
+        """Write every file, read-only (mode 0444), into a new folder that appears only when it is whole.
+
+        Args:
+            directory: A folder that does not exist yet, or is empty.
+
+        Raises:
+            OutputError: It is there and not empty, or cannot be written.
+        """
+        try:
+            draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
+            try:
+                for name in self._places:
+                    _write(draft / name, self.read(name))
+                draft.chmod(0o755)
+                draft.replace(directory)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+        except OSError as error:
+            raise OutputError(
+                f"The bundle cannot be extracted to {directory}: {error.strerror}.",
+                remedy="Choose a new folder on a disk with room.",
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the file; views given out before stay valid."""
+        with contextlib.suppress(BufferError):
+            self._view.release()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_bundle(path: Path, trusted: Sequence[PublicKey] | None = None, *, verify_payload: bool = True) -> Bundle:
+    """Map a bundle into memory and check it.
+
+    Container, manifest, signature and the set of files are always checked, the signature before the manifest is parsed.
+
+    Args:
+        path: The bundle.
+        trusted: Keys of which one must have signed. None opens unsigned bundles too and takes any signer.
+        verify_payload: Check CRC-32 and SHA-256 of every file (reads all of it once); False only those of `bundle.json`
+            and the signature.
+
+    Raises:
+        BundleError: The file cannot be opened, or one of its files is missing, too many or damaged.
+        ContainerError: The container is damaged or not canonical.
+        SignatureError: The signature is wrong or missing, or its key not trusted.
+        ManifestError: `bundle.json` is no manifest.
+    """
+    mapped = _map(path)
+    view = memoryview(mapped)
+    places = {placed.entry.name: placed for placed in read_container(view, path.name)}
+    manifest_bytes = _metadata(view, places, MANIFEST_NAME, path)
+    signature = _metadata(view, places, SIGNATURE_NAME, path) if SIGNATURE_NAME in places else None
+    verified = None
+    if signature is not None or trusted is not None:
+        verified = verify_signed(manifest_bytes, signature or b"", trusted)
+    bundle = Bundle(view, places, manifest_bytes, signature, verified.signer.fingerprint if verified else None)
+    _check_files(bundle.manifest, places, path)
+    if verified:
+        _check_statement(bundle.manifest, verified.statement)
+    if verify_payload:
+        for name, wanted in bundle.manifest.files.items():
+            _check_content(mapped, view, places[name], wanted.sha256, path)
+    return bundle
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise BundleError(f"{path} is empty.", remedy="Fetch the bundle again or compile it again.")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise BundleError(f"The bundle {path} cannot be opened: {reason}.", remedy="Check the path.") from error
+
+
+def _content(view: memoryview, placed: Placed) -> memoryview:
+    return view[placed.data : placed.data + placed.entry.size]
+
+
+def _metadata(view: memoryview, places: Mapping[str, Placed], name: str, path: Path) -> bytes:
+    placed = places.get(name)
+    if placed is None:
+        raise BundleError(f"{path.name} has no {name}.", remedy="Compile the bundle again.")
+    if placed.entry.size > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"{name} in {path.name} is larger than {MAX_MANIFEST_BYTES} bytes.", remedy="Compile it again."
+        )
+    data = bytes(_content(view, placed))
+    if zlib.crc32(data) != placed.entry.crc32:
+        raise _damaged(name, path, "CRC-32")
+    return data
+
+
+def _check_files(manifest: Manifest, places: Mapping[str, Placed], path: Path) -> None:
+    present, wanted = set(places) - {MANIFEST_NAME, SIGNATURE_NAME}, set(manifest.files)
+    for word, names in (("lacks", wanted - present), ("has the unlisted file", present - wanted)):
+        if names:
+            raise BundleError(f"{path.name} {word} {min(names)}.", remedy="Fetch the bundle again or compile it again.")
+    for name, entry in manifest.files.items():
+        if places[name].entry.size != entry.size:
+            raise _damaged(name, path, "size")
+
+
+def _check_statement(manifest: Manifest, statement: Statement) -> None:
+    listed = {name: entry.sha256 for name, entry in manifest.files.items()}
+    signed = {name: digest for name, digest in statement.digests.items() if name != MANIFEST_NAME}
+    if listed != signed or statement.subject[0].name != manifest.name:
+        raise BundleError(
+            f"{SIGNATURE_NAME} and {MANIFEST_NAME} do not list the same files.", remedy="Sign the bundle again."
+        )
+
+
+def _check_content(mapped: mmap.mmap, view: memoryview, placed: Placed, sha256: str, path: Path) -> None:
+    crc32, digest = 0, hashlib.sha256()
+    end = placed.data + placed.entry.size
+    for start in range(placed.data, end, _STEP):
+        stop = min(start + _STEP, end)
+        crc32 = zlib.crc32(view[start:stop], crc32)
+        digest.update(view[start:stop])
+        _forget(mapped, start, stop)
+    if digest.hexdigest() != sha256:
+        raise _damaged(placed.entry.name, path, "SHA-256")
+    if crc32 != placed.entry.crc32:
+        raise _damaged(placed.entry.name, path, "CRC-32")
+
+
+def _forget(mapped: mmap.mmap, start: int, stop: int) -> None:
+    """Let the pages just hashed leave this process; they come back from the file when they are read."""
+    first = start - start % mmap.PAGESIZE
+    mapped.madvise(mmap.MADV_DONTNEED, first, stop - first)
+
+
+def _write(path: Path, data: memoryview) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(data)
+        os.fchmod(file.fileno(), 0o444)
+
+
+def _damaged(name: str, path: Path, what: str) -> BundleError:
+    return BundleError(
+        f"{name} in {path.name} is not what the bundle says: its {what} differs.",
+        remedy="Fetch the bundle again or compile it again.",
+    )
