@@ -6,10 +6,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hyle_bundle.bundle import Bundle, BundleError, open_bundle
+    from hyle_bundle.bundle import Bundle, open_bundle
+    from hyle_bundle.checks import BundleError
     from hyle_bundle.keys import PrivateKey, PublicKey, generate_key, load_private_key, load_public_key
     from hyle_bundle.manifest import Manifest, ManifestError, decode_manifest, encode_manifest
-    from hyle_bundle.signature import SignatureError, verify_manifest
+    from hyle_bundle.signature import verify_manifest
+    from hyle_bundle.statement import SignatureError
     from hyle_bundle.tensors import TensorError, TensorFile, TensorSpec, tensor_layout, write_tensors
     from hyle_bundle.writer import sign_bundle, write_bundle
 
@@ -38,10 +40,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bundle": ("Bundle", "BundleError", "open_bundle"),
+    "bundle": ("Bundle", "open_bundle"),
+    "checks": ("BundleError",),
     "keys": ("PrivateKey", "PublicKey", "generate_key", "load_private_key", "load_public_key"),
     "manifest": ("Manifest", "ManifestError", "decode_manifest", "encode_manifest"),
-    "signature": ("SignatureError", "verify_manifest"),
+    "signature": ("verify_manifest",),
+    "statement": ("SignatureError",),
     "tensors": ("TensorError", "TensorFile", "TensorSpec", "tensor_layout", "write_tensors"),
     "writer": ("sign_bundle", "write_bundle"),
 }

@@ -8,30 +8,20 @@ import mmap
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from hyle_errors import CallerError
-
 from hyle_bundle.atomic import OutputError
+from hyle_bundle.checks import BundleError, check_content, check_files, check_signed_files, read_metadata
 from hyle_bundle.container import read_container
 from hyle_bundle.keys import PublicKey
 from hyle_bundle.layout import Placed
 from hyle_bundle.manifest import Manifest, decode_manifest
 from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME
-from hyle_bundle.signature import Statement, verify_signed
+from hyle_bundle.signature import verify_signed
 
-__all__ = ["MAX_MANIFEST_BYTES", "Bundle", "BundleError", "open_bundle"]
-
-MAX_MANIFEST_BYTES = 64 << 20
-
-_STEP = 8 << 20
-
-
-class BundleError(CallerError):
-    """A bundle that cannot be opened, lacks a file, has one too many, or has one that is not what it should be."""
+__all__ = ["Bundle", "BundleError", "open_bundle"]
 
 
 class Bundle:
@@ -149,18 +139,18 @@ def open_bundle(path: Path, trusted: Sequence[PublicKey] | None = None, *, verif
     mapped = _map(path)
     view = memoryview(mapped)
     places = {placed.entry.name: placed for placed in read_container(view, path.name)}
-    manifest_bytes = _metadata(view, places, MANIFEST_NAME, path)
-    signature = _metadata(view, places, SIGNATURE_NAME, path) if SIGNATURE_NAME in places else None
+    manifest_bytes = read_metadata(view, places, MANIFEST_NAME, path)
+    signature = read_metadata(view, places, SIGNATURE_NAME, path) if SIGNATURE_NAME in places else None
     verified = None
     if signature is not None or trusted is not None:
         verified = verify_signed(manifest_bytes, signature or b"", trusted)
     bundle = Bundle(view, places, manifest_bytes, signature, verified.signer.fingerprint if verified else None)
-    _check_files(bundle.manifest, places, path)
+    check_files(bundle.manifest, places, path)
     if verified:
-        _check_statement(bundle.manifest, verified.statement)
+        check_signed_files(bundle.manifest, verified.statement)
     if verify_payload:
         for name, wanted in bundle.manifest.files.items():
-            _check_content(mapped, view, places[name], wanted.sha256, path)
+            check_content(mapped, view, places[name], wanted.sha256, path)
     return bundle
 
 
@@ -179,68 +169,8 @@ def _content(view: memoryview, placed: Placed) -> memoryview:
     return view[placed.data : placed.data + placed.entry.size]
 
 
-def _metadata(view: memoryview, places: Mapping[str, Placed], name: str, path: Path) -> bytes:
-    placed = places.get(name)
-    if placed is None:
-        raise BundleError(f"{path.name} has no {name}.", remedy="Compile the bundle again.")
-    if placed.entry.size > MAX_MANIFEST_BYTES:
-        raise BundleError(
-            f"{name} in {path.name} is larger than {MAX_MANIFEST_BYTES} bytes.", remedy="Compile it again."
-        )
-    data = bytes(_content(view, placed))
-    if zlib.crc32(data) != placed.entry.crc32:
-        raise _damaged(name, path, "CRC-32")
-    return data
-
-
-def _check_files(manifest: Manifest, places: Mapping[str, Placed], path: Path) -> None:
-    present, wanted = set(places) - {MANIFEST_NAME, SIGNATURE_NAME}, set(manifest.files)
-    for word, names in (("lacks", wanted - present), ("has the unlisted file", present - wanted)):
-        if names:
-            raise BundleError(f"{path.name} {word} {min(names)}.", remedy="Fetch the bundle again or compile it again.")
-    for name, entry in manifest.files.items():
-        if places[name].entry.size != entry.size:
-            raise _damaged(name, path, "size")
-
-
-def _check_statement(manifest: Manifest, statement: Statement) -> None:
-    listed = {name: entry.sha256 for name, entry in manifest.files.items()}
-    signed = {name: digest for name, digest in statement.digests.items() if name != MANIFEST_NAME}
-    if listed != signed or statement.subject[0].name != manifest.name:
-        raise BundleError(
-            f"{SIGNATURE_NAME} and {MANIFEST_NAME} do not list the same files.", remedy="Sign the bundle again."
-        )
-
-
-def _check_content(mapped: mmap.mmap, view: memoryview, placed: Placed, sha256: str, path: Path) -> None:
-    crc32, digest = 0, hashlib.sha256()
-    end = placed.data + placed.entry.size
-    for start in range(placed.data, end, _STEP):
-        stop = min(start + _STEP, end)
-        crc32 = zlib.crc32(view[start:stop], crc32)
-        digest.update(view[start:stop])
-        _forget(mapped, start, stop)
-    if digest.hexdigest() != sha256:
-        raise _damaged(placed.entry.name, path, "SHA-256")
-    if crc32 != placed.entry.crc32:
-        raise _damaged(placed.entry.name, path, "CRC-32")
-
-
-def _forget(mapped: mmap.mmap, start: int, stop: int) -> None:
-    """Let the pages just hashed leave this process; they come back from the file when they are read."""
-    first = start - start % mmap.PAGESIZE
-    mapped.madvise(mmap.MADV_DONTNEED, first, stop - first)
-
-
 def _write(path: Path, data: memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         file.write(data)
         os.fchmod(file.fileno(), 0o444)
-
-
-def _damaged(name: str, path: Path, what: str) -> BundleError:
-    return BundleError(
-        f"{name} in {path.name} is not what the bundle says: its {what} differs.",
-        remedy="Fetch the bundle again or compile it again.",
-    )

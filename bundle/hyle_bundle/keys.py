@@ -24,7 +24,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hyle_errors import CallerError
 
-__all__ = ["KeyFileError", "KeyPair", "PrivateKey", "PublicKey", "generate_key", "load_private_key", "load_public_key"]
+__all__ = [
+    "KeyFileError",
+    "KeyPair",
+    "PrivateKey",
+    "PublicKey",
+    "generate_key",
+    "load_private_key",
+    "load_public_key",
+    "read_passphrase",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_PEM_BYTES = 1 << 16
@@ -181,15 +190,29 @@ def load_public_key(path: Path) -> PublicKey:
     return PublicKey(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
 
 
+def read_passphrase(path: Path) -> bytes:
+    """Return the first line of a file, without its line end.
+
+    Raises:
+        KeyFileError: The file cannot be read, others may read it, or its first line is empty.
+    """
+    passphrase = (_read(path, private=True).splitlines() or [b""])[0]
+    if not passphrase:
+        raise KeyFileError(f"The first line of {path} is empty.", remedy="Put the passphrase there.")
+    return passphrase
+
+
 def _read(path: Path, *, private: bool) -> bytes:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_MAX_PEM_BYTES + 1)
     except OSError as error:
-        raise KeyFileError(f"The key {path} cannot be read: {error.strerror}.", remedy="Check the path.") from error
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}.", remedy="Check the path.") from error
     if len(data) > _MAX_PEM_BYTES:
         raise KeyFileError(f"{path} is too large to be a key.", remedy="Give a PEM file made by `hyle keys new NAME`.")
     if private and stat.S_IMODE(mode) & 0o077:
-        raise KeyFileError(f"Others than you may read the private key {path}.", remedy=f"Run: chmod 600 {path}")
+        raise KeyFileError(
+            f"Others than its owner may read {path}, which holds a secret.", remedy=f"Run: chmod 600 {path}"
+        )
     return data

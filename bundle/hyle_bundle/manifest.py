@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from hyle_errors import CallerError
 
+from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME, FileNameError, check_names
+
 __all__ = [
     "FORMAT",
     "Block",
@@ -165,7 +167,7 @@ def decode_manifest(data: bytes | memoryview) -> Manifest:
 
     Raises:
         ManifestError: `data` is not JSON, a field is missing, unknown or out of its range (the message names it),
-            or the bytes are not the canonical form.
+            a file's name is not allowed, or the bytes are not the canonical form.
     """
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
@@ -173,4 +175,8 @@ def decode_manifest(data: bytes | memoryview) -> Manifest:
         raise ManifestError(f"bundle.json is not a manifest: {error}.", remedy="Compile the bundle again.") from error
     if encode_manifest(manifest) != bytes(data):
         raise ManifestError("bundle.json is not in canonical form.", remedy="Compile the bundle again.")
+    try:
+        check_names([*manifest.files, MANIFEST_NAME, SIGNATURE_NAME])
+    except FileNameError as error:
+        raise ManifestError(error.message, remedy=error.remedy) from error
     return manifest

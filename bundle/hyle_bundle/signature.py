@@ -1,10 +1,8 @@
-"""The signature of a bundle: a DSSE envelope, signed with Ed25519, over an in-toto statement of every file's digest.
+"""The signature of a bundle: a DSSE envelope, signed with Ed25519, over the statement of every file's digest.
 
-The statement has the shape of OpenSSF model signing 1.0: its one subject is the model, with a digest over the listed
-files' digests, and its predicate lists each file of the bundle, `bundle.json` among them. Envelope and statement have
-one canonical form each, so that no bit of either can change unnoticed.
+Envelope and statement have one canonical form each, so that no bit of either can change unnoticed.
 
-Source: DSSE 1.0.2 protocol; in-toto attestation framework, Statement v1; model-signing 1.1 payload.
+Source: DSSE 1.0.2, protocol and envelope.
 """
 
 from __future__ import annotations
@@ -12,23 +10,21 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
-from hyle_errors import CallerError
 
 from hyle_bundle.keys import PrivateKey, PublicKey
 from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME
+from hyle_bundle.statement import Sha256, SignatureError, Statement, check_statement
 
 __all__ = [
     "MAX_SIGNATURE_BYTES",
     "PAYLOAD_TYPE",
     "SignatureError",
-    "Statement",
     "Verified",
-    "make_statement",
     "pre_authentication_encoding",
     "sign_statement",
     "verify_envelope",
@@ -40,66 +36,10 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_SIGNATURE_BYTES = 16 << 20
 
 _T = TypeVar("_T", bound=msgspec.Struct)
-_Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-
-
-class SignatureError(CallerError):
-    """A signature that is missing, wrong, by a key nobody trusts, or not in its one canonical form."""
-
-
-class Digest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An in-toto digest set of SHA-256 alone."""
-
-    sha256: _Sha256
-
-
-class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the statement is about; its digest is SHA-256 over the resources' binary digests in their order."""
-
-    name: str
-    digest: Digest
-
-
-class Resource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file."""
-
-    name: str
-    algorithm: Literal["sha256"]
-    digest: _Sha256
-
-
-class Serialization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the files were hashed: each whole, no links, the signature itself left out."""
-
-    method: Literal["files"]
-    hash_type: Literal["sha256"]
-    allow_symlinks: Literal[False]
-    ignore_paths: tuple[str]
-
-
-class Predicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is said of the subject."""
-
-    serialization: Serialization
-    resources: tuple[Resource, ...]
-
-
-class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An in-toto Statement v1 with the model-signing 1.0 predicate."""
-
-    type: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
-    subject: tuple[Subject]
-    predicate_type: Literal["https://model_signing/signature/v1.0"] = msgspec.field(name="predicateType")
-    predicate: Predicate
-
-    @property
-    def digests(self) -> dict[str, str]:
-        """SHA-256 by file name."""
-        return {resource.name: resource.digest for resource in self.predicate.resources}
 
 
 class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    keyid: _Sha256
+    keyid: Sha256
     public_key: str = msgspec.field(name="publicKey")
     sig: str
 
@@ -116,26 +56,6 @@ class Verified:
 
     statement: Statement
     signer: PublicKey
-
-
-def make_statement(name: str, digests: Mapping[str, str]) -> Statement:
-    """Return the statement over these files.
-
-    Args:
-        name: The model's name.
-        digests: SHA-256, hexadecimal, of every file but the signature.
-    """
-    resources = tuple(Resource(file, "sha256", digests[file]) for file in sorted(digests))
-    return Statement(
-        type="https://in-toto.io/Statement/v1",
-        subject=(Subject(name, Digest(_root(resources))),),
-        predicate_type="https://model_signing/signature/v1.0",
-        predicate=Predicate(Serialization("files", "sha256", False, (SIGNATURE_NAME,)), resources),
-    )
-
-
-def _root(resources: Sequence[Resource]) -> str:
-    return hashlib.sha256(b"".join(bytes.fromhex(resource.digest) for resource in resources)).hexdigest()
 
 
 def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
@@ -176,7 +96,9 @@ def verify_envelope(envelope: bytes | memoryview, trusted: Sequence[PublicKey] |
     payload = _decode_base64(parsed.payload)
     if not embedded.accepts(_decode_base64(entry.sig), pre_authentication_encoding(PAYLOAD_TYPE, payload)):
         raise _refusal("the signature does not match what it signs")
-    return Verified(_checked(_decode(payload, Statement, "statement")), embedded)
+    statement = _decode(payload, Statement, "statement")
+    check_statement(statement)
+    return Verified(statement, embedded)
 
 
 def verify_signed(
@@ -209,17 +131,6 @@ def verify_manifest(
         SignatureError: As `verify_signed`.
     """
     return verify_signed(manifest, envelope, trusted).signer.fingerprint
-
-
-def _checked(statement: Statement) -> Statement:
-    names = [resource.name for resource in statement.predicate.resources]
-    if names != sorted(set(names)):
-        raise _refusal("its files are out of order")
-    if statement.predicate.serialization.ignore_paths != (SIGNATURE_NAME,):
-        raise _refusal("it leaves files out")
-    if statement.subject[0].digest.sha256 != _root(statement.predicate.resources):
-        raise _refusal("the model's digest is not that of its files")
-    return statement
 
 
 def _canonical(value: msgspec.Struct) -> bytes:

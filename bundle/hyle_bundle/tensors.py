@@ -1,103 +1,29 @@
-"""Safetensors files: a streaming writer that says where each tensor lies, and a strict reader that copies nothing.
+"""Writing safetensors files tensor by tensor, and saying where each tensor lies.
 
-Source: the safetensors format, version 0.4 and later: 8 bytes of header length, a JSON header, the data without holes.
+Source: the safetensors format: 8 bytes of header length, a JSON header that begins with a brace, data without holes.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
-from hyle_errors import CallerError
 
 from hyle_bundle.atomic import replacing
+from hyle_bundle.tensor_file import TensorFile
+from hyle_bundle.tensor_spec import DTYPES, MAX_HEADER_BYTES, Array, TensorError, TensorSpec
 
-__all__ = [
-    "DTYPES",
-    "MAX_HEADER_BYTES",
-    "TensorData",
-    "TensorError",
-    "TensorFile",
-    "TensorSpec",
-    "tensor_layout",
-    "write_tensors",
-]
+__all__ = ["DTYPES", "TensorData", "TensorError", "TensorFile", "TensorSpec", "tensor_layout", "write_tensors"]
 
 ALIGNMENT = 64
-MAX_HEADER_BYTES = 100_000_000
 
-DType = Literal["BOOL", "I8", "U8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "I64", "U64", "F64"]
-Array = np.ndarray[Any, np.dtype[Any]]
 TensorData = Array | Iterable[bytes | bytearray | memoryview] | Callable[[], Array]
 
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("?"),
-    "I8": np.dtype("<i1"),
-    "U8": np.dtype("<u1"),
-    "I16": np.dtype("<i2"),
-    "U16": np.dtype("<u2"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-    "I32": np.dtype("<i4"),
-    "U32": np.dtype("<u4"),
-    "F32": np.dtype("<f4"),
-    "I64": np.dtype("<i8"),
-    "U64": np.dtype("<u8"),
-    "F64": np.dtype("<f8"),
-}
-
-_METADATA = "__metadata__"
 _LENGTH = struct.Struct("<Q")
-_Dimension = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-
-
-class TensorError(CallerError):
-    """A tensor file that is malformed, or tensors that no such file can hold."""
-
-
-class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    dtype: DType
-    shape: Annotated[tuple[_Dimension, ...], msgspec.Meta(max_length=32)]
-    data_offsets: tuple[_Dimension, _Dimension]
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """What a tensor is, without its data.
-
-    Attributes:
-        name: Its key in the file.
-        dtype: Safetensors' word, a key of `DTYPES`.
-        shape: Its dimensions.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of data."""
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
-
-    @staticmethod
-    def of(name: str, array: Array) -> TensorSpec:
-        """Return the spec of an array.
-
-        Raises:
-            TensorError: The file format has no such element type.
-        """
-        for word, dtype in DTYPES.items():
-            if word != "BF16" and dtype == array.dtype.newbyteorder("<"):
-                return TensorSpec(name, word, array.shape)
-        raise _refusal(f"The tensor {name!r} has elements of type {array.dtype}", f"Use one of {', '.join(DTYPES)}.")
 
 
 def tensor_layout(specs: Iterable[TensorSpec]) -> dict[str, tuple[int, int]]:
@@ -138,7 +64,7 @@ def write_tensors(path: Path, tensors: Iterable[tuple[TensorSpec, TensorData]]) 
 
 def _plan(specs: Sequence[TensorSpec]) -> tuple[bytes, dict[str, tuple[int, int]]]:
     records, spans, position = {}, {}, 0
-    for spec in sorted(map(_checked, specs), key=lambda spec: (-DTYPES[spec.dtype].itemsize, spec.name)):
+    for spec in sorted((spec.check() for spec in specs), key=lambda spec: (-DTYPES[spec.dtype].itemsize, spec.name)):
         if spec.name in records:
             raise _refusal(f"The tensor {spec.name!r} occurs twice", "Give each tensor a name of its own.")
         records[spec.name] = {
@@ -154,18 +80,6 @@ def _plan(specs: Sequence[TensorSpec]) -> tuple[bytes, dict[str, tuple[int, int]
         raise _refusal(f"The tensor file's header has more than {MAX_HEADER_BYTES} bytes", "Use fewer tensors.")
     begin = _LENGTH.size + len(text)
     return _LENGTH.pack(len(text)) + text, {name: (begin + at, size) for name, (at, size) in spans.items()}
-
-
-def _checked(spec: TensorSpec) -> TensorSpec:
-    if spec.name == _METADATA or not spec.name.isprintable() or not spec.name:
-        raise _refusal(f"{spec.name!r} cannot name a tensor", "Use a printable name.")
-    if spec.dtype not in DTYPES:
-        raise _refusal(
-            f"The tensor {spec.name!r} has elements of type {spec.dtype}", f"Use one of {', '.join(DTYPES)}."
-        )
-    if len(spec.shape) > 32 or any(not 0 <= size <= 2**53 for size in spec.shape) or spec.nbytes > 2**53:
-        raise _refusal(f"The tensor {spec.name!r} has the impossible shape {spec.shape}", "Check its dimensions.")
-    return spec
 
 
 def _write_data(file: BinaryIO, spec: TensorSpec, data: TensorData) -> None:
@@ -192,101 +106,6 @@ def _pieces(spec: TensorSpec, data: Array | Iterable[bytes | bytearray | memoryv
         )
     flat = np.ascontiguousarray(data, dtype=wanted).reshape(-1)
     return [flat.view(np.uint8).data] if flat.size else []
-
-
-class TensorFile:
-    """A safetensors file in memory, read without copying; nothing in it is believed before it is checked.
-
-    Args:
-        buffer: The whole file.
-
-    Raises:
-        TensorError: The header is too long or malformed, or tensors overlap, leave holes, lie outside or are not as
-            large as their shapes say.
-    """
-
-    def __init__(self, buffer: memoryview | bytes) -> None:
-        self._buffer = memoryview(buffer).cast("B").toreadonly()
-        self._begin, self._records = _read_header(self._buffer)
-        _check_extents(self._records, len(self._buffer) - self._begin)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every tensor, in the order of the data."""
-        return tuple(self._records)
-
-    def spec(self, name: str) -> TensorSpec:
-        """Return what a tensor is.
-
-        Raises:
-            TensorError: There is none of this name.
-        """
-        record = self._record(name)
-        return TensorSpec(name, record.dtype, record.shape)
-
-    def offset(self, name: str) -> int:
-        """Return where a tensor's data begins, in bytes from the start of the file.
-
-        Raises:
-            TensorError: There is none of this name.
-        """
-        return self._begin + self._record(name).data_offsets[0]
-
-    def array(self, name: str) -> Array:
-        """Return a tensor, read-only and not copied; BF16 comes as its 16-bit patterns (uint16).
-
-        Raises:
-            TensorError: There is none of this name.
-        """
-        record = self._record(name)
-        start, stop = (self._begin + at for at in record.data_offsets)
-        return np.frombuffer(self._buffer[start:stop], dtype=DTYPES[record.dtype]).reshape(record.shape)
-
-    def _record(self, name: str) -> _Record:
-        if name not in self._records:
-            raise _refusal(f"There is no tensor {name!r}", "Compile the bundle again.")
-        return self._records[name]
-
-
-def _read_header(buffer: memoryview) -> tuple[int, dict[str, _Record]]:
-    if len(buffer) < _LENGTH.size:
-        raise _malformed("it is shorter than its header length")
-    (length,) = _LENGTH.unpack_from(buffer)
-    if length > min(MAX_HEADER_BYTES, len(buffer) - _LENGTH.size):
-        raise _malformed(f"its header claims {length} bytes")
-    text = bytes(buffer[_LENGTH.size : _LENGTH.size + length])
-    try:
-        plain = json.loads(text, object_pairs_hook=_without_twins)
-        plain.pop(_METADATA, None)
-        records = msgspec.convert(plain, dict[str, _Record])
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise _malformed(f"its header is {str(error)[:200]}") from error
-    ordered = sorted(records.items(), key=lambda item: item[1].data_offsets)
-    return _LENGTH.size + length, dict(ordered)
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("naming a key twice")
-    return found
-
-
-def _check_extents(records: Mapping[str, _Record], size: int) -> None:
-    position = 0
-    for name, record in records.items():
-        start, stop = record.data_offsets
-        if start != position or stop < start:
-            raise _malformed(f"{name[:200]!r} overlaps another tensor or leaves a hole")
-        if TensorSpec(name, record.dtype, record.shape).nbytes != stop - start:
-            raise _malformed(f"{name[:200]!r} is not as large as its shape says")
-        position = stop
-    if position != size:
-        raise _malformed(f"its tensors have {position} bytes, its data {size}")
-
-
-def _malformed(reason: str) -> TensorError:
-    return _refusal(f"The tensor file is malformed: {reason}", "Fetch the bundle again or compile it again.")
 
 
 def _refusal(message: str, remedy: str) -> TensorError:

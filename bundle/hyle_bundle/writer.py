@@ -7,13 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from hyle_bundle.bundle import MAX_MANIFEST_BYTES, BundleError, open_bundle
+from hyle_bundle.bundle import open_bundle
+from hyle_bundle.checks import MAX_METADATA_BYTES, BundleError
 from hyle_bundle.container import Member, write_container
 from hyle_bundle.content import Source, measure
 from hyle_bundle.keys import PrivateKey
 from hyle_bundle.manifest import FileEntry, Manifest, decode_manifest, encode_manifest
 from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME, check_names
-from hyle_bundle.signature import make_statement, sign_statement
+from hyle_bundle.signature import sign_statement
+from hyle_bundle.statement import make_statement
 
 __all__ = ["sign_bundle", "write_bundle"]
 
@@ -65,9 +67,9 @@ def sign_bundle(path: Path, key: PrivateKey) -> str:
 def _write(path: Path, manifest: Manifest, members: Mapping[str, Member], key: PrivateKey | None) -> str:
     data = encode_manifest(manifest)
     decode_manifest(data)
-    if len(data) > MAX_MANIFEST_BYTES:
+    if len(data) > MAX_METADATA_BYTES:
         raise BundleError(
-            f"The manifest has more than {MAX_MANIFEST_BYTES} bytes.", remedy="Compile fewer tiles a bundle."
+            f"The manifest has more than {MAX_METADATA_BYTES} bytes.", remedy="Compile fewer tiles a bundle."
         )
     described = Member(data, measure(data))
     everything = {**members, MANIFEST_NAME: described}
