@@ -1,0 +1,1 @@
+"""The operator's side: the client of an agent, rollouts, and the live view of a fleet."""

@@ -1,0 +1,123 @@
+"""TLS and mutual TLS against a real server, and every way to get them wrong."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hyle_deploy.channel import TlsError
+from hyle_deploy.client import connect
+from hyle_deploy.failures import AgentUnreachableError, NotAllowedError
+
+
+class Authority:
+    """Signs certificates for 127.0.0.1 and writes them as PEM."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.cert = self._sign(self.key.public_key(), name, ca=True)
+        self.pem = self._write("ca", self.cert.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        cert = self._sign(key.public_key(), name, ca=False)
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return self._write(name, cert.public_bytes(serialization.Encoding.PEM)), self._write(f"{name}-key", private)
+
+    def _write(self, name: str, data: bytes) -> Path:
+        path = self.folder / f"{self.name}-{name}.pem"
+        path.write_bytes(data)
+        return path
+
+    def _sign(self, public: ec.EllipticCurvePublicKey, name: str, *, ca: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        subject, issuer = (
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in (name, self.name)
+        )
+        builder = x509.CertificateBuilder(issuer, subject, public, x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(
+            now + datetime.timedelta(hours=1)
+        )
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        return builder.add_extension(names, critical=False).sign(self.key, hashes.SHA256())
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path, "authority")
+
+
+@pytest.fixture
+def tls_address(authority, serving):
+    cert, key = authority.issue("agent")
+    return serving(grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())]))
+
+
+@pytest.fixture
+def mutual_address(authority, serving):
+    cert, key = authority.issue("agent")
+    pair = [(key.read_bytes(), cert.read_bytes())]
+    return serving(grpc.ssl_server_credentials(pair, authority.pem.read_bytes(), require_client_auth=True))
+
+
+def test_an_agent_whose_authority_is_known_is_talked_to(tls_address, authority):
+    with connect(tls_address, ca=authority.pem) as client:
+        assert client.status().node == "bench"
+
+
+def test_a_certificate_of_another_authority_is_refused(tls_address, tmp_path):
+    with (
+        connect(tls_address, ca=Authority(tmp_path, "stranger").pem) as client,
+        pytest.raises(NotAllowedError, match="TLS handshake") as caught,
+    ):
+        client.status()
+    assert "--ca" in caught.value.remedy
+
+
+def test_the_systems_authorities_do_not_know_a_private_one(tls_address):
+    with connect(tls_address, tls=True) as client, pytest.raises(NotAllowedError, match="TLS handshake"):
+        client.status()
+
+
+def test_mutual_tls_lets_a_known_client_in(mutual_address, authority):
+    cert, key = authority.issue("operator")
+    with connect(mutual_address, ca=authority.pem, cert=cert, key=key) as client:
+        assert client.status().node == "bench"
+
+
+def test_mutual_tls_keeps_a_client_without_a_certificate_out(mutual_address, authority):
+    with connect(mutual_address, ca=authority.pem) as client, pytest.raises((NotAllowedError, AgentUnreachableError)):
+        client.status()
+
+
+def test_a_plain_client_cannot_talk_to_a_tls_agent(tls_address):
+    with connect(tls_address) as client, pytest.raises(AgentUnreachableError) as caught:
+        client.status()
+    assert "--ca" in caught.value.remedy
+
+
+def test_a_tls_client_cannot_talk_to_a_plain_agent(address, authority):
+    with connect(address, ca=authority.pem) as client, pytest.raises(NotAllowedError) as caught:
+        client.status()
+    assert "no TLS option" in caught.value.remedy
+
+
+def test_a_certificate_without_its_key_is_refused(authority):
+    cert, _ = authority.issue("operator")
+    with pytest.raises(TlsError, match="belong together"):
+        connect("127.0.0.1:1", cert=cert)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(TlsError, match=r"nowhere\.pem"):
+        connect("127.0.0.1:1", ca=tmp_path / "nowhere.pem")
