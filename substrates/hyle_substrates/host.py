@@ -15,7 +15,7 @@ from hyle_substrates import io
 from hyle_substrates.driver import Codes, Driver
 from hyle_substrates.profile import Profile
 
-__all__ = ["BlockTiles", "Compensation", "Geometry", "HostLayer", "Vectors", "compensate", "encode_rows", "patches", "probe"]
+__all__ = ["BlockTiles", "Compensation", "Geometry", "HostLayer", "Vectors", "compensate", "encode_rows", "patches", "patches_at", "probe", "sample_scale", "unit_probe"]
 
 Array = np.ndarray[Any, Any]
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
@@ -136,13 +136,35 @@ def patches(x: Array, geometry: Geometry) -> Array:
         (batch x positions) by (channels x kernel), channel-major, then kernel positions.
     """
     n = len(geometry.kernel)
+    ordered = np.moveaxis(_taps(x, geometry), 1, 1 + n)
+    return np.ascontiguousarray(ordered).reshape(-1, x.shape[1] * int(np.prod(geometry.kernel)))
+
+
+def patches_at(x: Array, geometry: Geometry, picks: Array) -> Array:
+    """Lay out some of the patches of `patches`.
+
+    Args:
+        x: Batch, channels, spatial.
+        geometry: The convolution.
+        picks: Indices into the rows of `patches(x, geometry)`.
+
+    Returns:
+        picks by (channels x kernel).
+    """
+    taps = _taps(x, geometry)
+    n = len(geometry.kernel)
+    where = np.unravel_index(picks, (x.shape[0], *taps.shape[2 : 2 + n]))
+    return np.ascontiguousarray(taps[(where[0], slice(None), *where[1:])]).reshape(len(picks), -1)
+
+
+def _taps(x: Array, geometry: Geometry) -> Array:
+    """View of batch, channels, output positions, kernel positions."""
+    n = len(geometry.kernel)
     padded = np.pad(x, [(0, 0), (0, 0), *((geometry.pads[i], geometry.pads[i + n]) for i in range(n))])
     reach = tuple(d * (k - 1) + 1 for k, d in zip(geometry.kernel, geometry.dilations, strict=True))
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + n)))
     picked = windows[(slice(None), slice(None), *(slice(None, None, s) for s in geometry.strides))]
-    taps = picked[(*([slice(None)] * (2 + n)), *(slice(None, None, d) for d in geometry.dilations))]
-    ordered = np.moveaxis(taps, 1, 1 + n)
-    return np.ascontiguousarray(ordered).reshape(-1, x.shape[1] * int(np.prod(geometry.kernel)))
+    return picked[(*([slice(None)] * (2 + n)), *(slice(None, None, d) for d in geometry.dilations))]
 
 
 def probe(driver: Driver, blocks: Sequence[BlockTiles], codes: Codes) -> list[Float32s]:

@@ -1,0 +1,146 @@
+"""Run the float model on the calibration samples and keep what each physical layer sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from hyle_substrates.host import patches_at, sample_scale
+
+from hyle_compiler.errors import CalibrationError, ModelError
+from hyle_compiler.partition import Candidate
+from hyle_compiler.samples import Samples
+
+__all__ = ["Observed", "float_session", "observe", "run_in_batches"]
+
+Float32s = np.ndarray[Any, np.dtype[np.float32]]
+PROBES = 256
+QUANTILE_POOL = 65536
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """What a layer sees: vectors (vectors by rows) with the sample's largest magnitude each, and a pool of magnitudes."""
+
+    vectors: Float32s
+    scales: Float32s
+    magnitudes: Float32s
+    largest: float
+    positions: float
+
+
+def float_session(model: ir.Model, extra: Sequence[ir.Value], folder: Path) -> ort.InferenceSession:
+    """Start onnxruntime on the float model with additional outputs.
+
+    Raises:
+        ModelError: onnxruntime refuses the model.
+    """
+    names = [str(value.name) for value in extra]
+    known = {str(value.name) for value in (*model.graph.outputs, *model.graph.inputs)}
+    view = ir.Model(
+        model.graph.clone(),
+        ir_version=model.ir_version,
+        functions=list(model.functions.values()),
+    )
+    by_name = ir.convenience.create_value_mapping(view.graph)
+    view.graph.outputs.extend(by_name[name] for name in dict.fromkeys(names) if name not in known)
+    path = folder / "float.onnx"
+    ir.save(view, path, external_data="float.data")
+    return start_session(path)
+
+
+def start_session(path: Path, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
+    """Start onnxruntime on a file; ModelError if it refuses."""
+    options = options or ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        text = (str(error).splitlines() or [""])[0][:300]
+        raise ModelError(f"onnxruntime refuses the model: {text}", remedy="Check the model with onnx.checker.") from error
+
+
+def run_in_batches(
+    session: ort.InferenceSession, outputs: Sequence[str], samples: Samples, batch: int = BATCH
+) -> list[list[np.ndarray[Any, Any]]]:
+    """Run all samples; a list of batches, each with one array an output.
+
+    Raises:
+        CalibrationError: The model refuses the samples.
+    """
+    fixed = [shape[0] for shape in (i.shape for i in session.get_inputs()) if shape and isinstance(shape[0], int)]
+    size = min([batch, *fixed])
+    whole = samples.head(len(samples) // size * size) if fixed else samples
+    if not len(whole):
+        raise CalibrationError(f"The model wants batches of {size}; there are {len(samples)} samples.", remedy="Give more samples.")
+    try:
+        return [list(session.run(list(outputs), feed)) for feed in whole.batches(size)]
+    except Exception as error:
+        text = (str(error).splitlines() or [""])[0][:300]
+        raise CalibrationError(f"The model does not take these samples: {text}", remedy="Check shapes and values.") from error
+
+
+def observe(
+    session: ort.InferenceSession, layers: Sequence[Candidate], samples: Samples, seed: int
+) -> tuple[dict[str, Observed], list[list[np.ndarray[Any, Any]]]]:
+    """Collect the vectors of every layer, and the model's own outputs in batches."""
+    inputs = {i.name for i in session.get_inputs()}
+    names = [o.name for o in session.get_outputs()]
+    collectors = {layer.name: _Collector(layer, len(samples), np.random.default_rng([seed, i])) for i, layer in enumerate(layers)}
+    outputs: list[list[np.ndarray[Any, Any]]] = []
+    for feed in samples.batches(BATCH):
+        values = dict(zip(names, run_in_batches(session, names, Samples(feed, None))[0], strict=True))
+        outputs.append([values[o] for o in names])
+        for layer in layers:
+            x = feed[str(layer.x.name)] if str(layer.x.name) in inputs else values[str(layer.x.name)]
+            collectors[layer.name].add(x)
+    return {name: collector.finish() for name, collector in collectors.items()}, outputs
+
+
+class _Collector:
+    """Draws an even share of a layer's vectors from every batch."""
+
+    def __init__(self, layer: Candidate, samples: int, rng: np.random.Generator) -> None:
+        self._layer, self._samples, self._rng = layer, samples, rng
+        self._vectors: list[Float32s] = []
+        self._scales: list[Float32s] = []
+        self._magnitudes: list[Float32s] = []
+        self._largest = 0.0
+        self._count = 0
+
+    def add(self, x: Float32s) -> None:
+        if not np.isfinite(x).all():
+            raise CalibrationError(
+                f"The input of layer {self._layer.name!r} is NaN or infinite on the samples.", remedy="Check the samples and the model."
+            )
+        geometry = self._layer.geometry
+        scale = sample_scale(x, geometry)
+        lead = x.shape[:-1] if geometry is None else (x.shape[0], *geometry.output_shape(x.shape[2:]))
+        total = int(np.prod(lead))
+        share = min(total, -(-PROBES * len(x) // self._samples) + 1)
+        picks = np.sort(self._rng.choice(total, share, replace=False))
+        if geometry is None:
+            self._vectors.append(x.reshape(-1, x.shape[-1])[picks])
+            self._scales.append(scale.reshape(-1)[picks])
+        else:
+            self._vectors.append(patches_at(x, geometry, picks))
+            self._scales.append(scale.reshape(-1)[picks // (total // len(x))])
+        flat = np.abs(x).reshape(-1)
+        room = max(1, QUANTILE_POOL * len(x) // self._samples)
+        self._magnitudes.append(flat if flat.size <= room else self._rng.choice(flat, room, replace=False))
+        self._largest = max(self._largest, float(flat.max(initial=0.0)))
+        self._count += total
+
+    def finish(self) -> Observed:
+        vectors, scales = np.concatenate(self._vectors), np.concatenate(self._scales)
+        if len(vectors) > PROBES:
+            keep = np.sort(self._rng.choice(len(vectors), PROBES, replace=False))
+            vectors, scales = vectors[keep], scales[keep]
+        magnitudes = np.concatenate(self._magnitudes)
+        return Observed(vectors, scales, magnitudes, self._largest, self._count / self._samples)

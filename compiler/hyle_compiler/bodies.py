@@ -1,0 +1,151 @@
+"""The ONNX body of a physical layer: the converters' functions, traced, around a MatMul or Conv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ndonnx as ndx
+import numpy as np
+import onnx_ir as ir
+from hyle_substrates import io
+from hyle_substrates.profile import Profile
+
+from hyle_compiler.calibrate import Calibrated
+
+__all__ = ["DOMAIN", "body", "input_names"]
+
+DOMAIN = "hyle.physical"
+
+
+def input_names(layer: Calibrated) -> tuple[str, ...]:
+    """Names of the body's inputs after the layer's own input, in order; `{b}/levels` and `{b}/gain` a block."""
+    blocks = [name for b in range(len(layer.placed.blocks)) for name in (f"{b}/levels", f"{b}/gain")]
+    return ("full_scale", "noise", "offset", *blocks)
+
+
+def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
+    """Write the layer's digital twin as a model-local function of standard operators.
+
+    The weights' type is left open: integer levels for the nominal device, float32 for an instance.
+    """
+    tape = _Tape(opset)
+    x = tape.input("x")
+    given = {name: tape.input(name.replace("/", "_")) for name in input_names(layer)}
+    full_scale = _sample_scale(tape, layer, x) if layer.dynamic else given["full_scale"]
+    codes = tape.inline(lambda a, b: io.encode(a, b, profile.dac.levels), x, full_scale)
+    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit
+    parts = []
+    for index in range(len(layer.placed.blocks)):
+        weights = tape.op("Cast", given[f"{index}/levels"], to=ir.DataType.FLOAT)
+        if unit != 1.0:
+            weights = tape.op("Mul", weights, tape.constant(np.float32(unit)))
+        total = _product(tape, layer, index, codes, weights)
+        read = _read(tape, profile, total, given["noise"])
+        parts.append(tape.inline(io.decode, read, _per_column(tape, layer, given[f"{index}/gain"])))
+    summed = parts[0] if len(parts) == 1 else tape.op("Sum", *parts)
+    scaled = tape.op("Mul", summed, full_scale)
+    tape.op("Add", scaled, _per_column(tape, layer, given["offset"]), output="y")
+    return tape.function(layer.placed.layer.name)
+
+
+def _read(tape: _Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
+    levels = profile.adc.levels
+    if not profile.noise_codes:
+        return tape.inline(lambda a: io.readout(a, None, 0.0, levels), total) if levels else total
+    deviate = tape.op("RandomNormalLike", total, mean=0.0, scale=1.0)
+    return tape.inline(lambda a, b, c: io.readout(a, b, c, levels), total, deviate, noise)
+
+
+def _sample_scale(tape: _Tape, layer: Calibrated, x: ir.Value) -> ir.Value:
+    geometry = layer.placed.layer.geometry
+    axes = [-1] if geometry is None else list(range(1, 2 + len(geometry.kernel)))
+    magnitude = tape.op("Abs", x)
+    if tape.opset < 18:
+        return tape.op("ReduceMax", magnitude, axes=axes, keepdims=1)
+    return tape.op("ReduceMax", magnitude, tape.constant(np.array(axes, dtype=np.int64)), keepdims=1)
+
+
+def _per_column(tape: _Tape, layer: Calibrated, value: ir.Value) -> ir.Value:
+    geometry = layer.placed.layer.geometry
+    if geometry is None:
+        return value
+    return tape.op("Reshape", value, tape.constant(np.array([1, -1, *[1] * len(geometry.kernel)], dtype=np.int64)))
+
+
+def _product(tape: _Tape, layer: Calibrated, index: int, codes: ir.Value, weights: ir.Value) -> ir.Value:
+    """Sum over one block's rows; a convolution's block is a range of channels (its other kernel positions are zero)."""
+    geometry = layer.placed.layer.geometry
+    start, stop = layer.placed.blocks[index].rows
+    rows = layer.placed.layer.matrix.shape[0]
+    kernel = 1 if geometry is None else int(np.prod(geometry.kernel))
+    first, last = start // kernel, -(-stop // kernel)
+    if (first, last) != (0, rows // kernel):
+        axis = -1 if geometry is None else 1
+        ends = [tape.constant(np.array([value], dtype=np.int64)) for value in (first, last, axis)]
+        codes = tape.op("Slice", codes, *ends)
+    if geometry is None:
+        return tape.op("MatMul", codes, weights)
+    return tape.op(
+        "Conv",
+        codes,
+        weights,
+        kernel_shape=list(geometry.kernel),
+        strides=list(geometry.strides),
+        pads=list(geometry.pads),
+        dilations=list(geometry.dilations),
+    )
+
+
+class _Tape:
+    """Collects the nodes of one function."""
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        self._nodes: list[ir.Node] = []
+        self._inputs: list[ir.Value] = []
+        self._count = 0
+
+    def input(self, name: str) -> ir.Value:
+        value = ir.Value(name=name)
+        self._inputs.append(value)
+        return value
+
+    def constant(self, array: Any) -> ir.Value:
+        name = self._name()
+        return self._add(ir.node("Constant", [], {"value": ir.tensor(np.asarray(array), name=name)}, name=name), name)
+
+    def op(self, op_type: str, *inputs: ir.Value, output: str | None = None, **attributes: Any) -> ir.Value:
+        name = output or self._name()
+        return self._add(ir.node(op_type, list(inputs), attributes, name=name), name)
+
+    def inline(self, function: Callable[..., Any], *arguments: ir.Value) -> ir.Value:
+        graph = _trace(function, len(arguments))
+        known: dict[str, ir.Value] = {f"a{i}": value for i, value in enumerate(arguments)}
+        for node in graph:
+            inputs = [None if value is None else known[str(value.name)] for value in node.inputs]
+            name = self._name()
+            copy = ir.node(node.op_type, inputs, {a.name: a.value for a in node.attributes.values()}, name=name)
+            known[str(node.outputs[0].name)] = self._add(copy, name)
+        return known["result"]
+
+    def function(self, name: str) -> ir.Function:
+        graph = ir.Graph(self._inputs, [self._nodes[-1].outputs[0]], nodes=self._nodes, opset_imports={"": self.opset}, name=name)
+        return ir.Function(DOMAIN, name, graph=graph, attributes=[])
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"t{self._count}"
+
+    def _add(self, node: ir.Node, name: str) -> ir.Value:
+        node.outputs[0].name = name
+        self._nodes.append(node)
+        return node.outputs[0]
+
+
+def _trace(function: Callable[..., Any], count: int) -> Sequence[ir.Node]:
+    arguments = [ndx.argument(shape=("N",), dtype=ndx.float32) for _ in range(count)]
+    built = ndx.build({f"a{i}": argument for i, argument in enumerate(arguments)}, {"result": function(*arguments)})
+    return list(ir.from_proto(built).graph)
+
+

@@ -1,0 +1,122 @@
+"""Accuracy of a compiled model on the twin, over time and device instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hyle_bundle import TensorFile
+from hyle_bundle.manifest import Manifest
+from hyle_runtime.body import Body
+from hyle_substrates.profile import Profile
+from hyle_substrates.twin import TwinDriver
+
+from hyle_compiler.samples import Samples
+
+__all__ = ["AgeResult", "Evaluation", "evaluate_folder", "score", "tensor_file"]
+
+Array = np.ndarray[Any, Any]
+BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class AgeResult:
+    """Scores of the instances at one age: fractions from 0 to 1, and self-test residuals."""
+
+    age_s: float
+    scores: tuple[float, ...]
+    residuals: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over instances."""
+        return float(np.mean(self.scores))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over instances (sample), 0 for one instance."""
+        return float(np.std(self.scores, ddof=1)) if len(self.scores) > 1 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`metric` is `top-1` against labels, or `agreement` with the reference's own top choice."""
+
+    metric: str
+    samples: int
+    ages: tuple[AgeResult, ...]
+
+
+def tensor_file(path: Path) -> TensorFile:
+    """Map a tensor file of an extracted bundle into memory."""
+    return TensorFile(memoryview(np.memmap(path, dtype=np.uint8, mode="r")))
+
+
+def score(answers: Array, labels: Array) -> float:
+    """Share of samples whose largest output (last axis) is the label."""
+    return float(np.mean(answers.reshape(len(labels), -1, answers.shape[-1])[:, 0].argmax(axis=-1) == labels.reshape(len(labels))))
+
+
+def run_batches(body: Body, samples: Samples, output: str) -> Array:
+    """Answers of one output for all samples."""
+    fixed = [info.shape[0] for info in body.manifest.inputs if info.shape and info.shape[0] > 0]
+    return np.concatenate([body.run(feed)[output] for feed in samples.batches(min([BATCH, *fixed]))])
+
+
+def evaluate_folder(
+    folder: Path,
+    manifest: Manifest,
+    profile: Profile,
+    samples: Samples,
+    labels: Array,
+    *,
+    metric: str,
+    ages_s: Sequence[float],
+    seeds: Sequence[int],
+    threads: int = 0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Evaluation:
+    """Run every instance at every age, each corrected as the bundle says.
+
+    Args:
+        folder: Where the bundle's files lie.
+        manifest: Its manifest.
+        profile: The constraint sheet it was compiled against.
+        samples: What to answer.
+        labels: One label a sample.
+        metric: Name of the score.
+        ages_s: Ages in seconds after programming.
+        seeds: One instance each.
+        threads: Threads for one operator; 0 for all cores.
+        progress: Told what is being done.
+    """
+    programming, golden = tensor_file(folder / "programming.safetensors"), tensor_file(folder / "golden.safetensors")
+    found: dict[float, list[tuple[float, float]]] = {age: [] for age in ages_s}
+    for number, seed in enumerate(seeds):
+        driver = TwinDriver(profile, seed)
+        body = Body(folder, manifest, programming, golden, driver, threads=threads)
+        body.program()
+        for age in ages_s:
+            progress(f"instance {number + 1} of {len(seeds)}, age {age:g} s")
+            driver.advance(age)
+            body.recalibrate()
+            answers = run_batches(body, samples, manifest.outputs[0].name)
+            found[age].append((score(answers, labels), body.self_test().residual))
+        driver.close()
+    ages = tuple(AgeResult(age, tuple(s for s, _ in rows), tuple(r for _, r in rows)) for age, rows in found.items())
+    return Evaluation(metric, len(labels), ages)
+
+
+def as_json(evaluation: Evaluation) -> Mapping[str, object]:
+    """The evaluation as one JSON document."""
+    return {
+        "metric": evaluation.metric,
+        "samples": evaluation.samples,
+        "ages": [
+            {"age_s": a.age_s, "mean": a.mean, "std": a.std, "scores": list(a.scores), "residual": float(np.mean(a.residuals))}
+            for a in evaluation.ages
+        ],
+    }

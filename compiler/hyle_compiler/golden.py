@@ -1,0 +1,35 @@
+"""The golden file: self-test vectors with the exact model's answers, and the probes that measure each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hyle_bundle import TensorSpec, write_tensors
+from hyle_bundle.manifest import Layer
+
+from hyle_compiler.calibrate import Calibrated
+from hyle_compiler.samples import Samples
+
+__all__ = ["GOLDEN", "GOLDEN_SAMPLES", "write_golden"]
+
+GOLDEN = "golden.safetensors"
+GOLDEN_SAMPLES = 32
+Array = np.ndarray[Any, Any]
+
+
+def write_golden(
+    path: Path, samples: Samples, exact: Mapping[str, Array], layers: Sequence[Layer], calibrated: Sequence[Calibrated]
+) -> None:
+    """Write inputs, exact outputs (samples first, as many as `exact` has) and every layer's probes."""
+    count = len(next(iter(exact.values())))
+    tensors: dict[str, Array] = {f"input/{name}": array[:count] for name, array in samples.arrays.items()}
+    tensors |= {f"output/{name}": array for name, array in exact.items()}
+    for layer, measured in zip(layers, calibrated, strict=True):
+        tensors[layer.probes] = measured.codes
+        tensors[layer.probe_scales] = measured.scales
+        tensors[layer.responses] = measured.wanted
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_tensors(path, [(TensorSpec.of(name, array), array) for name, array in arrays.items()])

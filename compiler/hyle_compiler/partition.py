@@ -1,0 +1,190 @@
+"""Decide which operators run on physics, and say why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+from hyle_substrates.host import Geometry
+
+__all__ = ["Candidate", "Digital", "Partition", "partition"]
+
+Float32s = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """An operator that is a matrix product with a constant matrix.
+
+    `matrix` is rows by columns (a view where it can be); `bias` one value a column; `x` and `y` are the operator's
+    variable input and its output.
+    """
+
+    name: str
+    node: ir.Node
+    op: Literal["matmul", "conv"]
+    x: ir.Value
+    y: ir.Value
+    matrix: Float32s
+    bias: Float32s
+    geometry: Geometry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Digital:
+    """An operator with weights that stays digital, and the reason."""
+
+    node: str
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """What goes where."""
+
+    physical: tuple[Candidate, ...]
+    digital: tuple[Digital, ...]
+
+
+class Refused(Exception):
+    """A reason why an operator stays digital."""
+
+
+def partition(model: ir.Model) -> Partition:
+    """Find the operators that a matrix substrate can run: MatMul, Gemm and Conv with constant weights."""
+    physical: list[Candidate] = []
+    digital: list[Digital] = []
+    names: set[str] = set()
+    for node in model.graph:
+        reader = READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if reader is None:
+            continue
+        try:
+            physical.append(reader(node, _layer_name(node, names)))
+        except Refused as reason:
+            digital.append(Digital(node.name or node.op_type, node.op_type, str(reason)))
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.graph is not model.graph and node.op_type in READERS:
+            digital.append(Digital(node.name or node.op_type, node.op_type, "it is inside a control-flow subgraph"))
+    return Partition(tuple(physical), tuple(digital))
+
+
+def _layer_name(node: ir.Node, taken: set[str]) -> str:
+    raw = node.name or f"{node.op_type}_{node.outputs[0].name}"
+    base = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in raw).strip("_")[:80] or node.op_type
+    name, count = base, 1
+    while name in taken:
+        count += 1
+        name = f"{base}_{count}"
+    taken.add(name)
+    return name
+
+
+def _constant(value: ir.Value | None, what: str) -> Float32s:
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    if tensor is None:
+        raise Refused(f"its {what} is computed at run time")
+    if tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE):
+        raise Refused(f"its {what} is of type {tensor.dtype.name}")
+    if tensor.dtype is not ir.DataType.FLOAT:
+        raise Refused(f"its {what} is of type {tensor.dtype.name}; only float32 goes on physics")
+    return np.asarray(tensor.numpy())
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    if value is None:
+        raise Refused("its input is missing")
+    return value
+
+
+def _attribute(node: ir.Node, name: str, default: Any) -> Any:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.value
+
+
+def _matmul(node: ir.Node, name: str) -> Candidate:
+    if _is_constant(node.inputs[0]):
+        raise Refused("its constant is the left operand")
+    matrix = _constant(node.inputs[1], "right operand")
+    if matrix.ndim != 2:
+        raise Refused(f"its constant has {matrix.ndim} dimensions")
+    x = _input(node, 0)
+    if x.shape is not None and len(x.shape) < 2:
+        raise Refused("its input has no batch dimension")
+    return _candidate(name, node, "matmul", matrix, np.zeros(matrix.shape[1], dtype=np.float32), None)
+
+
+def _gemm(node: ir.Node, name: str) -> Candidate:
+    if _attribute(node, "transA", 0):
+        raise Refused("its input is transposed")
+    matrix = _constant(node.inputs[1], "weight")
+    if _attribute(node, "transB", 0):
+        matrix = matrix.T
+    alpha, beta = float(_attribute(node, "alpha", 1.0)), float(_attribute(node, "beta", 1.0))
+    matrix = matrix if alpha == 1.0 else (matrix * np.float32(alpha)).astype(np.float32)
+    bias = np.zeros(matrix.shape[1], dtype=np.float32)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        given = _constant(node.inputs[2], "bias")
+        if given.ndim == 2 and given.shape[0] != 1:
+            raise Refused("its bias differs from row to row")
+        bias = np.broadcast_to(given.reshape(-1) * np.float32(beta), bias.shape).astype(np.float32)
+    return _candidate(name, node, "matmul", matrix, bias, None)
+
+
+def _conv(node: ir.Node, name: str) -> Candidate:
+    weight = _constant(node.inputs[1], "weight")
+    group = int(_attribute(node, "group", 1))
+    if group != 1:
+        raise Refused(f"it has {group} groups")
+    axes = weight.ndim - 2
+    if axes < 1:
+        raise Refused("it has no spatial axis")
+    kernel = tuple(weight.shape[2:])
+    strides = tuple(_attribute(node, "strides", (1,) * axes))
+    dilations = tuple(_attribute(node, "dilations", (1,) * axes))
+    geometry = Geometry(kernel, strides, _pads(node, kernel, strides, dilations), dilations)
+    bias = np.zeros(weight.shape[0], dtype=np.float32)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias = _constant(node.inputs[2], "bias")
+    return _candidate(name, node, "conv", weight.reshape(weight.shape[0], -1).T, bias, geometry)
+
+
+def _pads(node: ir.Node, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]) -> tuple[int, ...]:
+    mode = _attribute(node, "auto_pad", "NOTSET")
+    if mode in ("NOTSET", ""):
+        return tuple(_attribute(node, "pads", (0,) * (2 * len(kernel))))
+    if mode == "VALID":
+        return (0,) * (2 * len(kernel))
+    shape = _input(node, 0).shape
+    spatial = [None] * len(kernel) if shape is None else list(shape)[2:]
+    if not all(isinstance(size, int) for size in spatial):
+        raise Refused(f"its padding {mode} depends on a free dimension")
+    totals = [
+        max((-(-int(size) // s) - 1) * s + d * (k - 1) + 1 - int(size), 0)  # type: ignore[call-overload]
+        for size, s, d, k in zip(spatial, strides, dilations, kernel, strict=True)
+    ]
+    small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+    return tuple(small + large) if mode == "SAME_UPPER" else tuple(large + small)
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and ir.convenience.get_const_tensor(value) is not None
+
+
+def _candidate(name: str, node: ir.Node, op: Literal["matmul", "conv"], matrix: Any, bias: Any, geometry: Geometry | None) -> Candidate:
+    x = _input(node, 0)
+    if _is_constant(x):
+        raise Refused("its input is a constant")
+    if matrix.size == 0:
+        raise Refused("its weight is empty")
+    if not np.any(matrix):
+        raise Refused("all its weights are zero")
+    return Candidate(name, node, op, x, node.outputs[0], matrix, bias, geometry)
+
+
+READERS: dict[str, Callable[[ir.Node, str], Candidate]] = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv}

@@ -1,0 +1,287 @@
+"""The whole way from an ONNX model to a bundle, on one page."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+from hyle_bundle import PrivateKey, write_bundle
+from hyle_bundle.manifest import FORMAT, Golden, Layer, Manifest, TensorInfo
+from hyle_runtime.body import Body
+from hyle_substrates.profile import Profile
+from hyle_substrates.twin import TwinDriver
+
+from hyle_compiler import report as reports
+from hyle_compiler.activations import float_session, observe
+from hyle_compiler.calibrate import Calibrated, calibrate
+from hyle_compiler.errors import ModelError, OutputError, PlacementError, VerificationError
+from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, run_batches, score, tensor_file
+from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, write_golden
+from hyle_compiler.lower import Lowered, attach, describe_layer, lower
+from hyle_compiler.partition import Partition, partition
+from hyle_compiler.place import place
+from hyle_compiler.read import read_model, source_digest
+from hyle_compiler.samples import InputSpec, Samples, load_samples
+from hyle_compiler.simplify import simplify
+from hyle_compiler.tensors import PROGRAMMING, digital_weights, layer_tensors, store, write_stored
+
+__all__ = ["Compiled", "Options", "compile_model", "input_specs"]
+
+Array = np.ndarray[Any, Any]
+VERIFY_AGES_S = (25.0, 86400.0, 31536000.0)
+VERIFY_SAMPLES = 256
+IDEAL_TOLERANCE = 1e-4
+DATATYPES = {"float32": "FP32", "float64": "FP64", "float16": "FP16", "bool": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32",
+             "int64": "INT64", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "object": "BYTES"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compile.
+
+    Attributes:
+        name: Name of the model in the bundle; by default the file's.
+        version: Version of the model, for people.
+        counter: Monotonic counter; an agent refuses a lower one than it has.
+        seed: Seed of everything drawn.
+        compensation: How an agent corrects each device; by default what the profile recommends.
+        instances: Device instances that the compiler verifies on.
+    """
+
+    name: str | None = None
+    version: str = "1"
+    counter: int = 1
+    seed: int = 0
+    compensation: Literal["none", "global", "column", "affine"] | None = None
+    instances: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A written bundle: its path, digest, manifest and report."""
+
+    path: Path
+    digest: str
+    manifest: Manifest
+    report: dict[str, Any]
+
+
+def compile_model(
+    model_path: Path,
+    calibration: Path,
+    profile: Profile,
+    profile_text: bytes,
+    out: Path,
+    options: Options | None = None,
+    key: PrivateKey | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Compiled:
+    """Compile a model for a substrate and write the bundle, whole or not at all.
+
+    Args:
+        model_path: An ONNX model, opset 13 or newer.
+        calibration: An `.npz` file of samples.
+        profile: The target.
+        profile_text: The target's TOML, which travels in the bundle.
+        out: The bundle to write.
+        options: See `Options`.
+        key: Signs the bundle.
+        progress: Told what is being done.
+
+    Raises:
+        CallerError: The model, the samples, the target or the output cannot be used; says why and what to do.
+    """
+    options = options or Options()
+    if out.is_dir() or not out.parent.is_dir():
+        raise OutputError(f"{out} cannot be written.", remedy="Give the path of a file in a folder that exists.")
+    with tempfile.TemporaryDirectory(prefix="hyle-") as scratch:
+        return _compile(Path(scratch), model_path, calibration, profile, profile_text, out, options, key, progress)
+
+
+def _compile(
+    folder: Path,
+    model_path: Path,
+    calibration: Path,
+    profile: Profile,
+    profile_text: bytes,
+    out: Path,
+    options: Options,
+    key: PrivateKey | None,
+    progress: Callable[[str], None],
+) -> Compiled:
+    progress("reading the model")
+    digest = source_digest_checked(model_path)
+    model = simplify(read_model(model_path))
+    samples = load_samples(calibration, input_specs(model))
+    parts = partition(model)
+    if not parts.physical:
+        reasons = "; ".join(f"{d.node}: {d.reason}" for d in parts.digital) or "it has no MatMul, Gemm or Conv"
+        raise PlacementError(
+            f"No layer of {model_path.name} fits {profile.name}: {reasons}.", remedy="Give a model with constant weights."
+        )
+    placed = place(parts.physical, profile)
+    progress(f"observing {len(placed)} layers on {len(samples)} samples")
+    session = float_session(model, [layer.x for layer in parts.physical], folder)
+    seen, batches = observe(session, parts.physical, samples, options.seed)
+    progress("calibrating converters")
+    calibrated = [calibrate(layer, seen[layer.layer.name], profile) for layer in placed]
+    layers = [describe_layer(layer) for layer in calibrated]
+    exact = {str(o.name): np.concatenate([b[i] for b in batches]) for i, o in enumerate(model.graph.outputs)}
+    progress("writing the graphs")
+    manifest = _manifest(model, model_path, digest, profile, options, layers)
+    lowered = _write_graphs(folder, model, layers, calibrated, profile)
+    write_golden(folder / GOLDEN, samples, {n: a[:GOLDEN_SAMPLES] for n, a in exact.items()}, layers, calibrated)
+    manifest = msgspec.structs.replace(manifest, steps=lowered.steps)
+    verified, report = _verify(folder, manifest, profile, samples, exact, calibrated, parts, options, progress)
+    (folder / "profile.toml").write_bytes(profile_text)
+    (folder / "report.json").write_bytes(reports.write_json(report))
+    (folder / "report.html").write_bytes(reports.render_html(report))
+    progress("writing the bundle")
+    files = {name: folder / name for name in (PROGRAMMING, GOLDEN, "profile.toml", "report.json", "report.html")}
+    bundle_digest = write_bundle(out, verified, {**files, **lowered.files}, key)
+    return Compiled(out, bundle_digest, verified, report)
+
+
+def source_digest_checked(path: Path) -> str:
+    """Digest of the model file; ModelError if there is none."""
+    if not path.is_file():
+        raise ModelError(f"There is no file {path}.", remedy="Give the path of an ONNX model.")
+    return source_digest(path)
+
+
+def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
+    """The model's inputs; ModelError for one that is not a tensor of known rank."""
+    specs = []
+    for value in model.graph.inputs:
+        if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
+            raise ModelError(f"Input {value.name!r} is not a tensor of known type and rank.", remedy="Export with typed inputs.")
+        shape = tuple(int(size) if isinstance(size, int) else None for size in value.shape)
+        specs.append(InputSpec(str(value.name), np.dtype(value.dtype.numpy()), shape))
+    if not specs:
+        raise ModelError("The model has no inputs.", remedy="Export it with its inputs.")
+    return tuple(specs)
+
+
+def _info(value: ir.Value) -> TensorInfo:
+    dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
+    shape = () if value.shape is None else tuple(int(size) if isinstance(size, int) else -1 for size in value.shape)
+    return TensorInfo(str(value.name), DATATYPES.get(dtype, "FP32"), shape)
+
+
+def _manifest(
+    model: ir.Model, path: Path, digest: str, profile: Profile, options: Options, layers: Sequence[Layer]
+) -> Manifest:
+    name = options.name or re.sub(r"[^A-Za-z0-9._-]", "_", path.parent.name if path.stem == "model" else path.stem).lstrip("._-") or "model"
+    return Manifest(
+        format=FORMAT,
+        name=name,
+        version=options.version,
+        counter=options.counter,
+        compiler=f"hyle {package_version('hyle')}",
+        seed=options.seed,
+        source_sha256=digest,
+        target=profile.name,
+        substrate=profile.substrate,
+        compensation=options.compensation or profile.compensation,
+        inputs=tuple(map(_info, model.graph.inputs)),
+        outputs=tuple(map(_info, model.graph.outputs)),
+        layers=tuple(layers),
+        steps=(),
+        golden=Golden(0, 0.0, ""),
+        files={},
+    )
+
+
+def _write_graphs(
+    folder: Path, model: ir.Model, layers: Sequence[Layer], calibrated: Sequence[Calibrated], profile: Profile
+) -> Lowered:
+    physical = {id(layer.placed.layer.node) for layer in calibrated}
+    makers = digital_weights(model.graph)
+    for name in list(makers):
+        if all(id(node) in physical for node, _ in model.graph.initializers[name].uses()):
+            del makers[name]
+    for layer, measured in zip(layers, calibrated, strict=True):
+        makers |= layer_tensors(layer, measured, profile.noise_codes)
+    tensors = store(makers)
+    write_stored(folder / PROGRAMMING, tensors.values())
+    attach(model, calibrated, profile, tensors)
+    return lower(model, layers, folder)
+
+
+def _verify(
+    folder: Path,
+    manifest: Manifest,
+    profile: Profile,
+    samples: Samples,
+    exact: dict[str, Array],
+    calibrated: Sequence[Calibrated],
+    parts: Partition,
+    options: Options,
+    progress: Callable[[str], None],
+) -> tuple[Manifest, dict[str, Any]]:
+    """Hold the twin against the float model; the manifest gets its self-test bound, the report its figures."""
+    first = manifest.outputs[0].name
+    answers = exact[first]
+    some = samples.head(min(VERIFY_SAMPLES, len(answers)))
+    count = len(some)
+    metric = "top-1" if some.labels is not None else "agreement"
+    top = answers[:count].reshape(count, -1, answers.shape[-1])[:, 0].argmax(-1)
+    labels = top if some.labels is None else some.labels.reshape(count)
+    body = Body(
+        folder,
+        msgspec.structs.replace(manifest, compensation="none"),
+        tensor_file(folder / PROGRAMMING),
+        tensor_file(folder / GOLDEN),
+        TwinDriver(profile, options.seed, noiseless=True, exact=True),
+        fused=False,
+    )
+    progress("verifying on the exact twin")
+    body.program()
+    nominal = run_batches(body, some, first)
+    if profile.substrate == "ideal":
+        _check_ideal(nominal, answers[:count])
+    ages, seeds = ((0.0,), (options.seed,)) if profile.substrate == "ideal" else (VERIFY_AGES_S, range(options.seed, options.seed + options.instances))
+    evaluation = evaluate_folder(
+        folder, manifest, profile, some, labels, metric=metric, ages_s=ages, seeds=list(seeds), progress=lambda t: progress(f"verifying: {t}")
+    )
+    report = reports.build_report(
+        name=manifest.name,
+        profile=profile,
+        layers=manifest.layers,
+        calibrated=calibrated,
+        digital=parts.digital,
+        float_score=score(answers[:count], labels),
+        exact_score=score(nominal, labels),
+        evaluation=as_json(evaluation),
+    )
+    golden = Golden(min(GOLDEN_SAMPLES, len(answers)), *_tolerance(evaluation))
+    return msgspec.structs.replace(manifest, golden=golden), report
+
+
+def _check_ideal(got: Array, want: Array) -> None:
+    extent = float(want.max() - want.min()) or 1.0
+    worst = float(np.abs(got - want).max()) / extent
+    if not worst <= IDEAL_TOLERANCE:
+        raise VerificationError(
+            f"On perfect matter the compiled model differs from the float model by {worst:.2g} of its range.",
+            remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
+        )
+
+
+def _tolerance(evaluation: Evaluation) -> tuple[float, str]:
+    """Six standard deviations above the mean residual of the verified instances, at the worst age."""
+    bounds = []
+    for age in evaluation.ages:
+        spread = float(np.std(age.residuals, ddof=1)) if len(age.residuals) > 1 else 0.0
+        bounds.append(float(np.mean(age.residuals)) + 6.0 * spread)
+    bound = max([*bounds, IDEAL_TOLERANCE])
+    text = f"largest over ages of mean + 6 standard deviations of {len(evaluation.ages[0].residuals)} twin instances"
+    return float(f"{bound:.6g}"), text

@@ -1,0 +1,141 @@
+"""Read an ONNX model and refuse what cannot be compiled, before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from hyle_compiler.errors import ModelError
+
+__all__ = ["OLDEST_OPSET", "all_nodes", "read_model", "source_digest"]
+
+OLDEST_OPSET = 13
+STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+
+
+def read_model(path: Path) -> ir.Model:
+    """Read a model with its external data mapped, not loaded.
+
+    Raises:
+        ModelError: The file is missing, no ONNX, truncated, of an opset below 13, has an operator that nobody knows,
+            weights that are NaN or infinite, or external data that is missing or outside the model's folder.
+    """
+    proto = _parse(path)
+    _check_external(proto, path)
+    try:
+        model = ir.from_proto(proto)
+        ir.external_data.set_base_dir(model.graph, path.parent)
+    except Exception as error:
+        raise ModelError(f"{path.name} is not a valid ONNX model: {_first_line(error)}.", remedy="Export the model again.") from error
+    _check_opset(model, path)
+    _check_operators(model)
+    _check_weights(model)
+    return model
+
+
+def source_digest(path: Path) -> str:
+    """SHA-256 of the model file, in hexadecimal."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def all_nodes(graph: ir.Graph | ir.GraphView) -> Iterator[ir.Node]:
+    """Every node of a graph, those of its subgraphs included."""
+    yield from ir.traversal.RecursiveGraphIterator(graph)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise ModelError(f"There is no file {path}.", remedy="Give the path of an ONNX model.")
+    try:
+        proto = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise ModelError(
+            f"{path.name} is not an ONNX file, or it is truncated.", remedy="Export the model again, or copy it whole."
+        ) from error
+    if not proto.graph.node or not proto.opset_import:
+        raise ModelError(f"{path.name} holds no ONNX graph.", remedy="Give a model exported to ONNX.")
+    return proto
+
+
+def _check_external(proto: onnx.ModelProto, path: Path) -> None:
+    folder = path.parent.resolve()
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        target = (folder / entries.get("location", "")).resolve()
+        if not target.is_relative_to(folder):
+            raise ModelError(
+                f"Weight {tensor.name!r} lies outside the model's folder.", remedy="Keep external data beside the model."
+            )
+        if not target.is_file():
+            raise ModelError(f"The external data file {entries.get('location')!r} is missing.", remedy="Copy it beside the model.")
+        try:
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
+        except ValueError as error:
+            raise ModelError(f"Weight {tensor.name!r} has a broken external offset.", remedy="Export the model again.") from error
+        if offset < 0 or length < 0 or offset + length > target.stat().st_size:
+            raise ModelError(f"The external data of weight {tensor.name!r} is truncated.", remedy="Copy the data file whole.")
+
+
+def _check_opset(model: ir.Model, path: Path) -> None:
+    version = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
+    newest = onnx.defs.onnx_opset_version()
+    if version is None or not OLDEST_OPSET <= version <= newest:
+        raise ModelError(
+            f"{path.name} is of opset {version}; {OLDEST_OPSET} to {newest} are supported.",
+            remedy=f"Export with opset {OLDEST_OPSET} or newer, or convert it with onnx.version_converter.",
+        )
+
+
+def _check_operators(model: ir.Model) -> None:
+    local = {identifier[:2] for identifier in model.functions}
+    version = model.opset_imports.get("", 0)
+    for node in all_nodes(model.graph):
+        if (node.domain, node.op_type) in local or node.domain not in ("", "ai.onnx"):
+            if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in local:
+                raise ModelError(
+                    f"Node {node.name!r} is a {node.op_type} of the unknown domain {node.domain!r}.",
+                    remedy="Export the model with standard ONNX operators.",
+                )
+            continue
+        if not onnx.defs.has(node.op_type, version, ""):
+            raise ModelError(
+                f"Node {node.name!r} is a {node.op_type}, which opset {version} does not have.",
+                remedy="Export the model with standard ONNX operators.",
+            )
+
+
+def _check_weights(model: ir.Model) -> None:
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None:
+            raise ModelError(f"Weight {name!r} has no data.", remedy="Export the model with its weights.")
+        if not tensor.dtype.is_floating_point():
+            continue
+        try:
+            array = tensor.numpy()
+        except Exception as error:
+            raise ModelError(f"Weight {name!r} cannot be read: {_first_line(error)}.", remedy="Export the model again.") from error
+        if not _finite(array):
+            raise ModelError(f"Weight {name!r} holds NaN or infinite values.", remedy="Train or export the model again.")
+
+
+def _finite(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+    flat = array.reshape(-1)
+    step = 1 << 22
+    return all(bool(np.isfinite(flat[i : i + step].astype(np.float32)).all()) for i in range(0, flat.size, step))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")

@@ -1,0 +1,96 @@
+"""Calibration and evaluation samples: `.npz` files with one array an input, samples first, and optionally `labels`."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyle_compiler.errors import CalibrationError
+
+__all__ = ["InputSpec", "Samples", "load_samples"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """An input of the model: its name, NumPy type and shape; None is a free dimension."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Arrays by input name, samples first, and one label a sample if there are any."""
+
+    arrays: dict[str, Array]
+    labels: Array | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def batches(self, size: int) -> Iterator[dict[str, Array]]:
+        """Go through all samples, at most `size` at a time."""
+        for start in range(0, len(self), size):
+            yield {name: array[start : start + size] for name, array in self.arrays.items()}
+
+    def head(self, count: int) -> Samples:
+        """The first `count` samples."""
+        labels = None if self.labels is None else self.labels[:count]
+        return Samples({name: array[:count] for name, array in self.arrays.items()}, labels)
+
+
+def load_samples(path: Path, inputs: Sequence[InputSpec]) -> Samples:
+    """Read samples and hold them against the model's inputs.
+
+    Raises:
+        CalibrationError: No such file, no .npz, wrong names, shapes or types, no samples, or values that are not finite.
+    """
+    arrays = _read(path)
+    labels = arrays.pop("labels", None)
+    wanted = {spec.name for spec in inputs}
+    if set(arrays) != wanted:
+        raise CalibrationError(
+            f"{path.name} has the arrays {sorted(arrays)}; the model's inputs are {sorted(wanted)}.",
+            remedy="Save one array for each input, named like it, and optionally `labels`.",
+        )
+    counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise CalibrationError(f"{path.name} has {counts} samples.", remedy="Give every input the same number of samples, at least 1.")
+    for spec in inputs:
+        _check(path.name, spec, arrays[spec.name])
+    if labels is not None and labels.shape[:1] != (next(iter(counts.values())),):
+        raise CalibrationError(f"`labels` has the shape {labels.shape}.", remedy="Give one label a sample.")
+    return Samples(arrays, labels)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    if not path.is_file():
+        raise CalibrationError(f"There is no file {path}.", remedy="Give an .npz file with one array for each input.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        raise CalibrationError(f"{path.name} is not an .npz file.", remedy="Write it with numpy.savez.") from error
+
+
+def _check(file: str, spec: InputSpec, array: Array) -> None:
+    fits = len(array.shape) == len(spec.shape) and all(
+        want is None or want == got for want, got in zip(spec.shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits:
+        want = tuple("any" if size is None else size for size in spec.shape)
+        raise CalibrationError(f"{file}: {spec.name!r} has the shape {array.shape}; the model wants {want}.", remedy="Reshape it.")
+    if array.dtype != spec.dtype:
+        raise CalibrationError(
+            f"{file}: {spec.name!r} is {array.dtype}; the model wants {spec.dtype}.", remedy=f"Convert it: .astype({str(spec.dtype)!r})."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise CalibrationError(f"{file}: {spec.name!r} holds NaN or infinite values.", remedy="Remove those samples.")

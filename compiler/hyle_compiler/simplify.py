@@ -1,0 +1,42 @@
+"""Simplify the digital graph: inline functions, fold constants, fold batch normalisation, drop what is unused."""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer, rewriter
+from onnxscript.rewriter.rules.common import _fuse_batchnorm
+
+from hyle_compiler.errors import ModelError
+
+__all__ = ["simplify"]
+
+logging.getLogger("onnxscript").setLevel(logging.ERROR)
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+
+
+def simplify(model: ir.Model) -> ir.Model:
+    """Return an equal model that is easier to map; the given one is used up.
+
+    Raises:
+        ModelError: The graph is not consistent.
+    """
+    try:
+        optimizer.optimize_ir(model)
+        rewriter.rewrite(model, pattern_rewrite_rules=_fuse_batchnorm.rules)
+        for step in (
+            common.LiftConstantsToInitializersPass(),
+            common.RemoveInitializersFromInputsPass(),
+            common.IdentityEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+            common.RemoveUnusedFunctionsPass(),
+            common.TopologicalSortPass(),
+            common.NameFixPass(),
+        ):
+            step(model)
+    except Exception as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(f"The graph is not consistent: {text}", remedy="Check the model with onnx.checker.") from error
+    return model

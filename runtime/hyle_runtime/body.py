@@ -1,0 +1,166 @@
+"""A compiled model on a device: programmed, corrected, and ready to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime as ort
+from hyle_bundle.manifest import Layer, Manifest
+from hyle_substrates.driver import Driver, SimulatedMatter
+from hyle_substrates.host import Compensation, HostLayer, compensate, probe, unit_probe
+
+from hyle_runtime import sessions
+from hyle_runtime.placement import Tensors, corrections, host_layer, layers_by_name, operator_layout, program_layer
+
+__all__ = ["Body", "SelfTest"]
+
+Array = np.ndarray[Any, Any]
+SELF_TEST_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """Residual of the golden vectors: relative root-mean-square difference from the exact model, and its bound."""
+
+    passed: bool
+    residual: float
+    tolerance: float
+
+
+class Body:
+    """A bundle's files on a device.
+
+    Args:
+        folder: Where the bundle's files lie.
+        manifest: Its manifest.
+        programming: Its `programming.safetensors`.
+        golden: Its `golden.safetensors`.
+        driver: The device.
+        tiles: Device tile of each of the bundle's tiles; by default the same numbers.
+        threads: Threads for one operator; 0 for as many as there are cores.
+        fused: Run a simulated device's graph whole in onnxruntime instead of layer by layer through the driver.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        programming: Tensors,
+        golden: Tensors,
+        driver: Driver,
+        *,
+        tiles: Mapping[int, int] | None = None,
+        threads: int = 0,
+        fused: bool = True,
+    ) -> None:
+        self.manifest = manifest
+        self._folder, self._tensors, self._golden, self._driver = folder, programming, golden, driver
+        self._tiles = dict(tiles) if tiles is not None else {t.index: t.index for layer in manifest.layers for t in layer.tiles}
+        self._profile = driver.describe().profile
+        self._threads = threads
+        self._layers = layers_by_name(manifest.layers)
+        self._hosts: dict[str, HostLayer] = {}
+        self._before: dict[str, list[Array]] = {}
+        self._fused = fused and isinstance(driver, SimulatedMatter)
+        self._whole: ort.InferenceSession | None = None
+        self._segments: list[ort.InferenceSession | None] = []
+        self.corrections: dict[str, Compensation] = {}
+
+    def program(self) -> None:
+        """Write every layer to its tiles, take the reference measurement, and correct."""
+        for layer in self.manifest.layers:
+            program_layer(self._driver, layer, self._tensors, self._tiles)
+            host = self._hosts[layer.name] = host_layer(layer, self._tensors, self._tiles)
+            if self.manifest.compensation in ("global", "column"):
+                self._before[layer.name] = unit_probe(self._driver, host.blocks, self._profile.dac.levels)
+        self.recalibrate()
+
+    def recalibrate(self) -> None:
+        """Measure the device as it is now and correct gains and offsets; the serving graph is replaced at the end."""
+        self.corrections = {layer.name: self._measure(layer) for layer in self.manifest.layers}
+        if self._fused:
+            self._whole = sessions.start(self._folder / "twin.onnx", threads=self._threads, replace=self._instance())
+        elif not self._segments:
+            self._segments = [
+                sessions.start(self._folder / step.segment, threads=self._threads) if step.segment else None
+                for step in self.manifest.steps
+            ]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Answer a batch.
+
+        Args:
+            inputs: One array for each of the model's inputs, samples first.
+
+        Returns:
+            One array for each of the model's outputs.
+        """
+        names = [output.name for output in self.manifest.outputs]
+        if self._whole is not None:
+            return dict(zip(names, self._whole.run(names, dict(inputs)), strict=True))
+        return self._step_by_step(inputs, names)
+
+    def self_test(self) -> SelfTest:
+        """Run the golden vectors and compare with the exact model."""
+        feed = {i.name: self._golden.array(f"input/{i.name}") for i in self.manifest.inputs}
+        answers = self.run(feed)
+        wrong = power = 0.0
+        for output in self.manifest.outputs:
+            exact = self._golden.array(f"output/{output.name}").astype(np.float64)
+            wrong += float(np.sum((answers[output.name].astype(np.float64) - exact) ** 2))
+            power += float(np.sum(exact**2))
+        residual = float(np.sqrt(wrong / power)) if power else float(np.sqrt(wrong))
+        tolerance = self.manifest.golden.tolerance
+        return SelfTest(residual <= tolerance, residual, tolerance)
+
+    def energy_j(self, samples: int) -> float:
+        """Energy of the matrix products of `samples` inferences, by the profile's constants; 0 where they say nothing."""
+        return samples * self._profile.cost.mvm_energy_j * sum(self._reads(layer) for layer in self.manifest.layers)
+
+    def _reads(self, layer: Layer) -> float:
+        """Tile reads of one inference: every vector drives all of the layer's tiles."""
+        return layer.macs / (layer.rows * layer.cols) * len(layer.tiles)
+
+    def _measure(self, layer: Layer) -> Compensation:
+        host, mode = self._hosts[layer.name], self.manifest.compensation
+        if mode == "none":
+            return compensate(mode, host)
+        if mode in ("global", "column"):
+            now = unit_probe(self._driver, host.blocks, self._profile.dac.levels)
+            return compensate(mode, host, before=self._before[layer.name], now=now)
+        codes = self._golden.array(layer.probes)
+        codes = codes.astype(np.int32) if codes.dtype.kind == "i" else codes
+        answers = probe(self._driver, host.blocks, codes)
+        scales, wanted = self._golden.array(layer.probe_scales), self._golden.array(layer.responses)
+        return compensate(mode, host, now=answers, scales=scales, wanted=wanted)
+
+    def _instance(self) -> dict[str, Array]:
+        matter = cast(SimulatedMatter, self._driver)
+        replace: dict[str, Array] = {}
+        for layer in self.manifest.layers:
+            replace |= corrections(layer, self.corrections[layer.name])
+            for index, block in enumerate(layer.blocks):
+                matrix = np.concatenate([matter.weights(self._tiles[t.index]) for t in layer.tiles if t.block == index], axis=1)
+                replace[block.levels] = operator_layout(layer, index, matrix)
+        return replace
+
+    def _step_by_step(self, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        known = dict(inputs)
+        for step, session in zip(self.manifest.steps, self._segments, strict=True):
+            if session is not None:
+                feed = {name: known[name] for name in step.inputs}
+                known |= dict(zip(step.outputs, session.run(list(step.outputs), feed), strict=True))
+            for name in step.layers:
+                layer = self._layers[name]
+                known[layer.output] = self._corrected(name).run(self._driver, self._profile, known[layer.input])
+        return {name: known[name] for name in names}
+
+    def _corrected(self, name: str) -> HostLayer:
+        host, correction = self._hosts[name], self.corrections[name]
+        return HostLayer(host.blocks, host.dynamic, host.full_scale, correction.gain, correction.offset, host.geometry)
+
+

@@ -1,0 +1,111 @@
+"""Put a bundle's layers on the tiles of a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from hyle_bundle.manifest import Layer
+from hyle_substrates.driver import Driver, ProgramReport
+from hyle_substrates.host import BlockTiles, Compensation, Geometry, HostLayer
+
+__all__ = ["Tensors", "block_matrix", "host_layer", "operator_layout", "program_layer"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Tensors(Protocol):
+    """Named arrays, as `hyle_bundle.TensorFile` gives them."""
+
+    def array(self, name: str) -> Array:
+        """Return one array, read-only."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    kernel: tuple[int, ...]
+    channels: int
+
+    @property
+    def taps(self) -> int:
+        return int(np.prod(self.kernel, dtype=np.int64))
+
+
+def _shape(layer: Layer) -> _Shape:
+    if layer.convolution is None:
+        return _Shape((), layer.rows)
+    return _Shape(layer.convolution.kernel, layer.convolution.channels)
+
+
+def block_matrix(layer: Layer, block: int, levels: Array) -> Array:
+    """Turn a block's levels from the operator's layout into rows by columns.
+
+    A convolution's levels are columns, channels, kernel positions; positions outside the block's rows are dropped.
+    """
+    if layer.convolution is None:
+        return levels
+    start, stop = layer.blocks[block].rows
+    first = start // _shape(layer).taps * _shape(layer).taps
+    return np.ascontiguousarray(levels.reshape(levels.shape[0], -1).T[start - first : stop - first])
+
+
+def operator_layout(layer: Layer, block: int, matrix: Array) -> Array:
+    """Turn rows by columns back into the operator's layout; positions outside the block's rows are zero."""
+    if layer.convolution is None:
+        return np.ascontiguousarray(matrix)
+    shape = _shape(layer)
+    start, stop = layer.blocks[block].rows
+    first, last = start // shape.taps, -(-stop // shape.taps)
+    whole = np.zeros(((last - first) * shape.taps, layer.cols), dtype=matrix.dtype)
+    whole[start - first * shape.taps : stop - first * shape.taps] = matrix
+    return np.ascontiguousarray(whole.T).reshape(layer.cols, last - first, *shape.kernel)
+
+
+def host_layer(layer: Layer, tensors: Tensors, tiles: Mapping[int, int]) -> HostLayer:
+    """Make the host's half of a layer.
+
+    Args:
+        layer: The layer, from the manifest.
+        tensors: The bundle's `programming.safetensors`.
+        tiles: Device tile of each of the bundle's tiles.
+    """
+    by_block: list[list[int]] = [[] for _ in layer.blocks]
+    for tile in layer.tiles:
+        by_block[tile.block].append(tiles[tile.index])
+    blocks = tuple(BlockTiles(*block.rows, tuple(by_block[i])) for i, block in enumerate(layer.blocks))
+    conv = layer.convolution
+    return HostLayer(
+        blocks,
+        layer.range_mode == "dynamic",
+        float(tensors.array(layer.full_scale).reshape(())),
+        np.stack([tensors.array(block.gain) for block in layer.blocks]),
+        tensors.array(layer.offset),
+        None if conv is None else Geometry(conv.kernel, conv.strides, conv.pads, conv.dilations),
+    )
+
+
+def program_layer(driver: Driver, layer: Layer, tensors: Tensors, tiles: Mapping[int, int]) -> list[ProgramReport]:
+    """Write a layer's targets to its tiles."""
+    matrices = [block_matrix(layer, i, tensors.array(block.levels)) for i, block in enumerate(layer.blocks)]
+    reports = []
+    for tile in layer.tiles:
+        start = layer.blocks[tile.block].rows[0]
+        part = matrices[tile.block][tile.rows[0] - start : tile.rows[1] - start, tile.cols[0] : tile.cols[1]]
+        targets = part if part.dtype.kind == "f" else part.astype(np.int32)
+        reports.append(driver.program(tiles[tile.index], targets))
+    return reports
+
+
+def corrections(layer: Layer, correction: Compensation) -> dict[str, Array]:
+    """Name a correction's tensors as the graph's initializers are named."""
+    named: dict[str, Array] = {block.gain: correction.gain[i] for i, block in enumerate(layer.blocks)}
+    named[layer.offset] = correction.offset
+    return named
+
+
+def layers_by_name(layers: Sequence[Layer]) -> dict[str, Layer]:
+    """Index layers by name."""
+    return {layer.name: layer for layer in layers}

@@ -1,0 +1,44 @@
+"""onnxruntime sessions of a bundle's graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from hyle_errors import InternalError
+
+__all__ = ["SessionError", "start"]
+
+
+class SessionError(InternalError):
+    """onnxruntime refused a graph of a bundle."""
+
+
+def start(path: Path, *, threads: int = 0, replace: Mapping[str, np.ndarray[Any, Any]] | None = None) -> ort.InferenceSession:
+    """Start a session on the CPU.
+
+    Args:
+        path: The graph; its weights lie beside it.
+        threads: Threads for one operator; 0 for as many as there are cores.
+        replace: Initializers that take the place of the graph's own, by name.
+
+    Raises:
+        SessionError: onnxruntime refuses the graph.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if replace:
+        values = [ort.OrtValue.ortvalue_from_numpy(np.array(array, copy=True)) for array in replace.values()]
+        options.add_external_initializers(list(replace), values)
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        text = (str(error).splitlines() or [""])[0][:300]
+        raise SessionError(f"onnxruntime refuses {path.name}: {text}", remedy="Compile the bundle again.") from error
