@@ -86,7 +86,6 @@ def attach(model: ir.Model, layers: Sequence[Calibrated], profile: Profile, tens
 
 def lower(model: ir.Model, layers: Sequence[Layer], folder: Path) -> Lowered:
     """Write program.onnx, twin.onnx and the segments of an attached model into `folder`."""
-    (folder / "segments").mkdir(exist_ok=True)
     files = {"program.onnx": folder / "program.onnx", "twin.onnx": folder / "twin.onnx"}
     ir.save(model, files["program.onnx"])
     steps = _segments(model, layers, folder, files)
@@ -160,7 +159,7 @@ def _segments(model: ir.Model, layers: Sequence[Layer], folder: Path, files: dic
         )
         segment = ""
         if digital:
-            segment = f"segments/{stage:03d}.onnx"
+            segment = f"segment-{stage:03d}.onnx"
             files[segment] = folder / segment
             _write_segment(model, tuple(read), needed, files[segment])
         steps.append(Step(segment, tuple(read), needed, tuple(str(name) for name in physical)))

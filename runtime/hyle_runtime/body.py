@@ -117,6 +117,11 @@ class Body:
         tolerance = self.manifest.golden.tolerance
         return SelfTest(residual <= tolerance, residual, tolerance)
 
+    def close(self) -> None:
+        """Give the sessions back; the object is not used again."""
+        self._whole = None
+        self._segments = []
+
     def energy_j(self, samples: int) -> float:
         """Energy of the matrix products of `samples` inferences, by the profile's constants; 0 where they say nothing."""
         return samples * self._profile.cost.mvm_energy_j * sum(self._reads(layer) for layer in self.manifest.layers)

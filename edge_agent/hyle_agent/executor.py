@@ -1,0 +1,81 @@
+"""Runs a slot's bundle on the device: arrays in, arrays out; knows no gRPC."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+
+from hyle_bundle import TensorFile
+from hyle_bundle.manifest import Manifest
+from hyle_runtime.body import Body, SelfTest
+from hyle_substrates.driver import Driver
+
+from hyle_agent.errors import ConflictError
+from hyle_agent.program import Array, Program
+
+__all__ = ["Executor", "load"]
+
+
+class Executor:
+    """A `Program` over `hyle_runtime.Body`, with the bundle's tensors mapped into memory.
+
+    Args:
+        directory: A slot's folder.
+        manifest: Its manifest.
+        driver: The device, or a window on its tiles.
+        threads: Threads for one operator.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest, driver: Driver, *, threads: int) -> None:
+        self._check_target(manifest, driver)
+        self._maps = [_map(directory / name) for name in ("programming.safetensors", "golden.safetensors")]
+        programming, golden = (TensorFile(memoryview(mapped)) for mapped in self._maps)
+        self._body = Body(directory, manifest, programming, golden, driver, threads=threads)
+        self._body.program()
+        self.tiles = sum(len(layer.tiles) for layer in manifest.layers)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Answer one batch; contract: `Program.run`."""
+        return self._body.run(inputs)
+
+    def self_test(self) -> SelfTest:
+        """Run the golden vectors."""
+        return self._body.self_test()
+
+    def recalibrate(self) -> None:
+        """Measure the compensation anew on the device."""
+        self._body.recalibrate()
+
+    def energy_j(self, samples: int) -> float:
+        """Return the estimated energy of `samples` samples on the device, in joules."""
+        return self._body.energy_j(samples)
+
+    def close(self) -> None:
+        """Give sessions back; the maps go with the last array that looks into them."""
+        self._body.close()
+        self._maps.clear()
+
+    @staticmethod
+    def _check_target(manifest: Manifest, driver: Driver) -> None:
+        profile = driver.describe().profile
+        if manifest.layers and profile.name != manifest.target:
+            raise ConflictError(
+                f"The bundle was compiled for {manifest.target!r}; the device is a {profile.name!r}.",
+                remedy=f"Compile it again with --target {profile.name}.",
+            )
+
+
+def load(directory: Path, manifest: Manifest, driver: Driver, *, threads: int) -> Program:
+    """Open a slot's files and program the device.
+
+    Raises:
+        ConflictError: The device is not of the kind that the bundle was compiled for.
+        DeviceError: The device could not be programmed.
+    """
+    return Executor(directory, manifest, driver, threads=threads)
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
