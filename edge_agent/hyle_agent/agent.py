@@ -1,0 +1,178 @@
+"""The agent: its parts, put together, started in order and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from hyle_errors import HyleError
+from hyle_substrates.driver import Driver
+
+from hyle_agent.aio_engine import AioEngine
+from hyle_agent.config import Config, check
+from hyle_agent.control import Controller
+from hyle_agent.control_service import SERVICE as CONTROL_SERVICE
+from hyle_agent.control_service import ControlService
+from hyle_agent.device_thread import DeviceThread
+from hyle_agent.engine import Engine
+from hyle_agent.health import Health
+from hyle_agent.inference_service import SERVICE as INFERENCE_SERVICE
+from hyle_agent.inference_service import InferenceService
+from hyle_agent.loading import SlotLoader
+from hyle_agent.models import Models, snapshot_model
+from hyle_agent.operator_thread import OperatorThread
+from hyle_agent.program import Load
+from hyle_agent.snapshot import NodeSnapshot
+from hyle_agent.store import Store
+from hyle_agent.trust import Trust, read_keys
+from hyle_agent.version import agent_version
+
+__all__ = ["Agent"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Reporter(Protocol):
+    """What runs telemetry."""
+
+    def notify(self) -> None:
+        """Say that the state changed."""
+        ...
+
+    def stop(self) -> None:
+        """Say goodbye and end."""
+        ...
+
+
+class Agent:
+    """One edge agent.
+
+    Args:
+        config: What the operator decided.
+        load: Makes programs; the executor's `load`.
+        connect: Opens the driver from its options.
+
+    Raises:
+        HyleError: The configuration is unsafe, the store is owned, a key or the device cannot be opened.
+    """
+
+    def __init__(self, config: Config, *, load: Load, connect: Callable[[Mapping[str, str]], Driver]) -> None:
+        check(config)
+        self._config = config
+        self._trust = Trust(read_keys(config.trusted), config.insecure)
+        self._store = Store(Path(config.store))
+        self._models = Models()
+        self._device = DeviceThread(lambda: connect(config.driver.words()), capacity=config.queue)
+        try:
+            self._device.start()
+        except BaseException:
+            self._store.close()
+            raise
+        self._loader = SlotLoader(self._device, load, self._trust, threads=config.threads)
+        self._operator = OperatorThread(Controller(self._store, self._loader, self._models, self._changed))
+        self._health = Health(self._models, (INFERENCE_SERVICE, CONTROL_SERVICE))
+        self._engine: Engine = self._make_engine()
+        self._started_s = time.monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reporter: Reporter | None = None
+
+    async def start(self) -> str:
+        """Serve, load what is active, start telemetry.
+
+        Returns:
+            The address as `HOST:PORT`, once every active model was loaded or given up.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self._health.update()
+        port = await self._engine.start()
+        await self._operator.run(lambda controller: controller.boot())
+        self._models.booted = True
+        await self._health.update()
+        self._reporter = self._start_telemetry()
+        if self._config.self_test_interval_s:
+            self._tasks.append(asyncio.create_task(self._test_regularly()))
+        return f"{self._config.address.host}:{port}"
+
+    async def stop(self) -> None:
+        """Refuse new requests, finish those in progress, close device and store; bounded by twice `drain_s`."""
+        self._models.stopping = True
+        await self._health.update()
+        for task in self._tasks:
+            task.cancel()
+        await self._engine.stop(self._config.drain_s)
+        self._operator.stop()
+        if self._reporter is not None:
+            await asyncio.to_thread(self._reporter.stop)
+        if not await asyncio.to_thread(self._device.stop, self._config.drain_s):
+            _LOG.warning("the device did not finish its work in %.1f s and was abandoned", self._config.drain_s)
+        self._store.close()
+
+    def snapshot(self) -> NodeSnapshot:
+        """Return what the agent says of itself now: scalars only."""
+        device = self._loader.described
+        return NodeSnapshot(
+            node=self._config.node,
+            agent_version=agent_version(),
+            uptime_s=time.monotonic() - self._started_s,
+            rss_bytes=_resident_bytes(),
+            driver=self._config.driver.name,
+            profile=device.profile.name,
+            simulated=device.simulated,
+            tiles_used=self._loader.tiles.used,
+            tiles=device.tiles,
+            models=tuple(snapshot_model(model) for model in self._models.all()),
+        )
+
+    def _make_engine(self) -> Engine:
+        inference = InferenceService(self._models, self._device, self._operator)
+        control = ControlService(self._operator, self._models, self.snapshot, self._readings)
+        return AioEngine(
+            (inference.service(), control.service()),
+            self._config.address,
+            tls=self._config.tls,
+            max_message_bytes=self._config.max_message_mb << 20,
+            attach=self._health.attach,
+        )
+
+    def _readings(self) -> tuple[str, dict[str, float]]:
+        device = self._loader.described
+        return device.identity, dict(device.health)
+
+    def _changed(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(self._health.update(), self._loop)
+        if self._reporter is not None:
+            self._reporter.notify()
+
+    def _start_telemetry(self) -> Reporter | None:
+        settings = self._config.telemetry_config()
+        if settings is None:
+            return None
+        from hyle_agent import telemetry
+
+        return telemetry.start(settings, self.snapshot)
+
+    async def _test_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.self_test_interval_s)
+            for model in self._models.all():
+                if model.state.active in model.loaded:
+                    await self._test(model.name)
+
+    async def _test(self, name: str) -> None:
+        with contextlib.suppress(HyleError):
+            tested = await self._operator.run(lambda controller: controller.self_test(name))
+            if not tested.passed:
+                _LOG.warning("self-test of %s: residual %.3g, allowed %.3g", name, tested.residual, tested.tolerance)
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")

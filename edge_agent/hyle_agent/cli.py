@@ -1,0 +1,70 @@
+"""Running an agent as a process: logging, signals, the line that says it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hyle_substrates.driver import Driver
+
+from hyle_agent.agent import Agent
+from hyle_agent.config import Config
+from hyle_agent.drivers import find_driver
+from hyle_agent.program import Load
+
+__all__ = ["announce", "serve"]
+
+
+def serve(
+    config: Config,
+    *,
+    ready: Callable[[str], None] = lambda address: None,
+    load: Load | None = None,
+    connect: Callable[[Mapping[str, str]], Driver] | None = None,
+) -> None:
+    """Run an agent until SIGTERM or SIGINT, then drain and return.
+
+    Args:
+        config: What the operator decided.
+        ready: Told the address, `HOST:PORT`, once the agent is ready.
+        load: Makes programs; the executor's by default.
+        connect: Opens the driver; the one that `config` names by default.
+
+    Raises:
+        HyleError: The agent cannot start.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    agent = Agent(config, load=load or _load(), connect=connect or find_driver(config.driver.name))
+    asyncio.run(_run(agent, ready))
+
+
+def announce(address: str, ready_file: Path | None) -> None:
+    """Say on stderr, and in a file that appears whole, that the agent is ready and where."""
+    print(f"hyle agent ready on {address}", file=sys.stderr, flush=True)
+    if ready_file is not None:
+        fresh = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
+        fresh.write_text(address)
+        fresh.replace(ready_file)
+
+
+async def _run(agent: Agent, ready: Callable[[str], None]) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopped.set)
+    try:
+        ready(await agent.start())
+        await stopped.wait()
+    finally:
+        await agent.stop()
+
+
+def _load() -> Load:
+    from hyle_agent.executor import load
+
+    return load

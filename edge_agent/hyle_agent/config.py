@@ -1,0 +1,174 @@
+"""The agent's configuration: `agent.toml`, read into frozen values that have been checked."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from hyle_errors import HyleError
+
+from hyle_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hyle_agent.telemetry.config import TelemetryConfig
+
+__all__ = ["Address", "Config", "DriverConfig", "Tls", "check", "parse_address", "read_config"]
+
+_EXPLAINED = "`hyle agent init` writes a file that explains every field."
+
+Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=31_536_000.0)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[^\s+/#]{1,64}$")]
+
+
+class DriverConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which driver owns the device, by its entry-point name, and what it is told."""
+
+    name: str = "twin"
+    options: dict[str, str | int | float | bool] = {}
+
+    def words(self) -> dict[str, str]:
+        """Return the options as a driver takes them: text."""
+        return {key: str(value) for key, value in self.options.items()}
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files, PEM: the agent's certificate and key, and the authority that clients' certificates must come from."""
+
+    certificate: str
+    key: str
+    client_ca: str = ""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the operator decided.
+
+    Attributes:
+        node: The agent's name in its fleet.
+        listen: Address to serve on, `HOST:PORT`; port 0 takes a free one.
+        store: Folder of the slots.
+        trusted: Public keys, PEM files, of those whose bundles run here.
+        insecure: Run bundles that none of them signed; only on loopback.
+        threads: Threads for the digital part of a model.
+        queue: Requests that may wait for the device; more are refused.
+        max_message_mb: Largest request, in MiB.
+        drain_s: Longest time that a stop waits for answers in progress.
+        self_test_interval_s: Time between self-tests of what serves, 0 for none.
+        driver: The device.
+        tls: Certificates; without them the agent serves in the clear, on loopback only.
+        telemetry: The table that `hyle_agent.telemetry.TelemetryConfig` reads; without it nothing is reported.
+    """
+
+    node: Name = msgspec.field(default_factory=lambda: socket.gethostname()[:64] or "agent")
+    listen: str = "127.0.0.1:8500"
+    store: str = "hyle-store"
+    trusted: tuple[str, ...] = ()
+    insecure: bool = False
+    threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
+    queue: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 256
+    max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    drain_s: Seconds = 10.0
+    self_test_interval_s: Seconds = 300.0
+    driver: DriverConfig = DriverConfig()
+    tls: Tls | None = None
+    telemetry: dict[str, Any] | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where to listen."""
+        return parse_address(self.listen, "listen")
+
+    def telemetry_config(self) -> TelemetryConfig | None:
+        """Return what telemetry is told, None to report nothing.
+
+        Raises:
+            ConfigError: A field of the table is unknown or of the wrong type.
+            TelemetryConfigError: A value is out of its range.
+        """
+        if self.telemetry is None:
+            return None
+        from hyle_agent.telemetry.config import TelemetryConfig
+
+        try:
+            return msgspec.convert({"node": self.node, **self.telemetry}, TelemetryConfig)
+        except msgspec.ValidationError as error:
+            if isinstance(error.__cause__, HyleError):
+                raise error.__cause__ from error
+            raise ConfigError(f"telemetry: {error}.", remedy=_EXPLAINED) from error
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A host and a port."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def parse_address(text: str, field: str) -> Address:
+    """Read `HOST:PORT`; an IPv6 host stands in brackets.
+
+    Raises:
+        ConfigError: It is not one; the message names `field`.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"{field}: expected HOST:PORT, got {text!r}.", remedy="Write it like 127.0.0.1:8500.")
+    return Address(host, int(port))
+
+
+def read_config(path: Path | None) -> Config:
+    """Read a configuration file; relative paths in it are relative to its folder. No file means all defaults.
+
+    Raises:
+        ConfigError: It cannot be read, or a field is unknown, missing or out of its range.
+    """
+    if path is None:
+        return Config()
+    try:
+        table = tomllib.loads(path.read_text())
+        config = msgspec.convert(table, Config)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}."
+        raise ConfigError(message, remedy="Write one with `hyle agent init`.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}.", remedy=_EXPLAINED) from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}.", remedy=_EXPLAINED) from error
+    return _anchored(config, path.resolve().parent)
+
+
+def check(config: Config) -> None:
+    """Refuse a configuration that would let in whom nobody meant to.
+
+    Raises:
+        ConfigError: `insecure`, or no TLS with client certificates, on an address that other machines can reach.
+    """
+    config.telemetry_config()
+    if config.address.loopback:
+        return
+    if config.insecure:
+        message = f"listen: {config.listen} can be reached by other machines, and the agent was told to be insecure."
+        raise ConfigError(message, remedy="Listen on 127.0.0.1, or leave out --insecure and name trusted keys.")
+    if config.tls is None or not config.tls.client_ca:
+        message = f"tls: {config.listen} can be reached by other machines, and no client_ca is named."
+        raise ConfigError(message, remedy="Make certificates with `hyle agent init`, or listen on 127.0.0.1.")
+
+
+def _anchored(config: Config, folder: Path) -> Config:
+    def at(text: str) -> str:
+        return str(folder / text) if text else text
+
+    tls = config.tls and Tls(at(config.tls.certificate), at(config.tls.key), at(config.tls.client_ca))
+    trusted = tuple(at(path) for path in config.trusted)
+    return msgspec.structs.replace(config, store=at(config.store), trusted=trusted, tls=tls)

@@ -1,0 +1,264 @@
+"""The operator's side: plan, install, activate, roll back, self-test, remove. Knows no gRPC; one call at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hyle_bundle.manifest import FileEntry, Manifest
+from hyle_errors import HyleError
+
+from hyle_agent.errors import ConflictError, NotFoundError, NotReadyError
+from hyle_agent.loading import Admitted, SlotLoader
+from hyle_agent.models import Loaded, Model, Models, Tested
+from hyle_agent.slots import SlotRecord
+from hyle_agent.store import Store
+from hyle_agent.upload import Uploads
+
+__all__ = ["Controller", "Installed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Where an install went, and how its self-test came back."""
+
+    model: str
+    slot: str
+    digest: str
+    tested: Tested
+
+
+class Controller:
+    """Changes what is installed and what serves; whatever fails leaves what served before.
+
+    Args:
+        store: Owner of the slots.
+        loader: Programs slots.
+        models: What serves.
+        changed: Told after every change, so that health and telemetry can say so.
+    """
+
+    def __init__(self, store: Store, loader: SlotLoader, models: Models, changed: Callable[[], None]) -> None:
+        self._store = store
+        self._loader = loader
+        self._models = models
+        self._changed = changed
+        self.uploads = Uploads(store)
+
+    def plan(self, manifest: bytes, signature: bytes) -> dict[str, FileEntry]:
+        """Return the files of a trusted bundle that are not here yet, by digest, and let them be uploaded.
+
+        Raises:
+            UntrustedError: No trusted key signed it.
+            ConflictError: It is older than what is installed.
+            StoreFullError: They would not fit on the disk.
+        """
+        admitted = self._loader.admit(manifest, signature)
+        _refuse_older(self._models.find(admitted.manifest.name), admitted)
+        return self.uploads.announce(admitted.manifest)
+
+    def install(self, manifest: bytes, signature: bytes) -> Installed:
+        """Build the idle slot, program it beside what serves, and run its self-test.
+
+        Raises:
+            HyleError: Any step failed; what served still serves, and nothing of the bundle is left.
+        """
+        admitted = self._loader.admit(manifest, signature)
+        model = self._models.find(admitted.manifest.name)
+        slot = model.state.letter(admitted.digest)
+        if slot:
+            return Installed(model.name, slot, admitted.digest, self._ensure(model, slot)[1])
+        _refuse_older(model, admitted)
+        tested = self._install(model, admitted, manifest, signature)
+        self._models.put(model)
+        self._finish()
+        return Installed(model.name, model.state.letter(admitted.digest), admitted.digest, tested)
+
+    def activate(self, name: str, digest: str) -> str:
+        """Let an installed slot serve: one switch, between two requests.
+
+        Raises:
+            NotFoundError: No slot of the model holds `digest`.
+            ConflictError: It is older than what serves; that is what `rollback` is for.
+        """
+        model = self._models.get(name)
+        slot = model.state.letter(digest)
+        if not slot:
+            raise NotFoundError(f"No slot of {name!r} holds {digest[:64]!r}.", remedy="Install that bundle first.")
+        active = model.state.slots.get(model.state.active)
+        if active and model.state.slots[slot].counter < active.counter:
+            message = f"Slot {slot} is older than slot {model.state.active}, which serves."
+            raise ConflictError(message, remedy="Use `hyle rollback`.")
+        self._switch(model, slot, reason="")
+        return slot
+
+    def rollback(self, name: str) -> tuple[str, str]:
+        """Let the slot that served before serve again; returns its letter and version.
+
+        Raises:
+            ConflictError: Nothing served before, or its slot was used for another install.
+        """
+        model = self._models.get(name)
+        slot = model.state.previous
+        if not slot:
+            remedy = "Install and activate the version that you want."
+            raise ConflictError(f"Model {name!r} has no previous slot.", remedy=remedy)
+        left = model.state.slots[model.state.active]
+        self._switch(model, slot, reason=f"rolled back from version {left.version} by the operator")
+        return slot, model.state.slots[slot].version
+
+    def remove(self, name: str) -> None:
+        """Take a model out of service and remove both its slots."""
+        model = self._models.get(name)
+        self._retire(model)
+        self._models.drop(name)
+        self._store.remove(name)
+        self._finish()
+
+    def unload(self, name: str) -> None:
+        """Take a model out of service until it is loaded again or the agent restarts."""
+        model = self._models.get(name)
+        self._retire(model)
+        model.reason = "unloaded by the operator"
+        self._finish()
+
+    def load(self, name: str) -> None:
+        """Program the active slot anew and let it serve.
+
+        Raises:
+            NotReadyError: No slot is active.
+        """
+        model = self._models.get(name)
+        if not model.state.active:
+            raise NotReadyError(f"Model {name!r} has no active slot.", remedy="Activate one first.")
+        self._retire(model)
+        model.reason = "being loaded"
+        self._switch(model, model.state.active, reason="")
+
+    def self_test(self, name: str) -> Tested:
+        """Run the golden vectors of the active slot; who fails is recalibrated once, then taken out of service.
+
+        Raises:
+            NotReadyError: The active slot is not loaded.
+        """
+        model = self._models.get(name)
+        loaded = model.loaded.get(model.state.active)
+        if loaded is None:
+            why = model.reason or "no slot is active"
+            raise NotReadyError(f"Model {name!r} is not loaded: {why}.", remedy="Activate or load it first.")
+        tested = self._loader.self_test(loaded)
+        if not tested.passed:
+            self._loader.recalibrate(loaded)
+            tested = self._loader.self_test(loaded)
+        model.tested[loaded.digest] = tested
+        self._judge(model, loaded, tested)
+        self._finish()
+        return tested
+
+    def boot(self) -> None:
+        """Let every model's active slot serve, or its other one if that cannot; says so in `reason`."""
+        for name, state in self._store.models().items():
+            model = Model(name, state, reason="being loaded" if state.active else "no slot is active")
+            self._models.put(model)
+        for model in self._models.all():
+            if model.state.active:
+                self._boot(model)
+        self._finish()
+
+    def close(self) -> None:
+        """Close every program."""
+        for model in self._models.all():
+            self._retire(model)
+
+    def _install(self, model: Model, admitted: Admitted, manifest: bytes, signature: bytes) -> Tested:
+        slot = model.state.idle
+        record = SlotRecord(admitted.digest, admitted.manifest.version, admitted.manifest.counter, admitted.signer)
+        state = model.state.with_slot(slot, record)
+        loaded: Loaded | None = None
+        try:
+            folder = self._store.build(admitted.digest, admitted.manifest, manifest, signature)
+            self._evict(model, slot)
+            loaded, tested = self._loader.load(folder, admitted.digest)
+            self._store.commit(model.name, state)
+        except BaseException:
+            if loaded is not None:
+                self._loader.unload(loaded)
+            self._store.abandon(admitted.manifest)
+            raise
+        model.state = state
+        model.loaded[slot] = loaded
+        model.tested[admitted.digest] = tested
+        model.reason = model.reason or ("" if state.active else "no slot is active")
+        return tested
+
+    def _ensure(self, model: Model, slot: str) -> tuple[Loaded, Tested]:
+        digest = model.state.slots[slot].digest
+        loaded = model.loaded.get(slot)
+        if loaded is None:
+            loaded, tested = self._loader.load(self._store.folder(model.name, digest), digest)
+            model.loaded[slot] = loaded
+            model.tested[digest] = tested
+        return loaded, model.tested[digest]
+
+    def _switch(self, model: Model, slot: str, *, reason: str) -> None:
+        loaded, _ = self._ensure(model, slot)
+        state = model.state.with_active(slot)
+        if state != model.state:
+            self._store.commit(model.name, state)
+        model.state = state
+        model.reason = reason
+        model.serving = loaded
+        self._finish()
+
+    def _boot(self, model: Model) -> None:
+        active = model.state.active
+        spare = next((slot for slot in model.state.slots if slot != active), "")
+        try:
+            self._switch(model, active, reason="")
+        except HyleError as error:
+            version = model.state.slots[active].version
+            model.reason = f"slot {active} (version {version}) could not start: {error.message}"
+            if spare:
+                self._fall_back(model, spare)
+
+    def _fall_back(self, model: Model, spare: str) -> None:
+        why = model.reason
+        try:
+            self._switch(model, spare, reason=f"{why} Slot {spare} serves instead.")
+        except HyleError as error:
+            model.reason = f"{why} Slot {spare} could not start either: {error.message}"
+
+    def _judge(self, model: Model, loaded: Loaded, tested: Tested) -> None:
+        if tested.passed:
+            if model.serving is None:
+                model.serving, model.reason = loaded, ""
+            return
+        model.serving = None
+        model.reason = f"the self-test's residual is {tested.residual:.3g}, {tested.tolerance:.3g} is allowed"
+
+    def _evict(self, model: Model, slot: str) -> None:
+        loaded = model.loaded.pop(slot, None)
+        if loaded is not None:
+            self._loader.unload(loaded)
+
+    def _retire(self, model: Model) -> None:
+        model.serving = None
+        for slot in list(model.loaded):
+            self._evict(model, slot)
+
+    def _finish(self) -> None:
+        self._loader.refresh()
+        self._changed()
+
+
+def _refuse_older(model: Model, admitted: Admitted) -> None:
+    newest = max((record.counter for record in model.state.slots.values()), default=0)
+    known = model.state.letter(admitted.digest)
+    if admitted.manifest.counter < newest and not known:
+        counter = admitted.manifest.counter
+        message = f"{_words(admitted.manifest)} is older than what is installed: counter {counter}, installed {newest}."
+        raise ConflictError(message, remedy="Use `hyle rollback`, or compile it anew with a higher counter.")
+
+
+def _words(manifest: Manifest) -> str:
+    return f"{manifest.name} {manifest.version}"

@@ -1,0 +1,148 @@
+"""The control service's calls: thin; what they do is in `control`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+
+from hyle_protos.control import control_pb2 as pb
+
+from hyle_agent.engine import Call, Method, Service
+from hyle_agent.errors import RequestError
+from hyle_agent.models import Model, Models, Tested
+from hyle_agent.operator_thread import OperatorThread
+from hyle_agent.snapshot import NodeSnapshot
+from hyle_agent.upload import Receipt
+
+__all__ = ["SERVICE", "ControlService"]
+
+SERVICE = "hyle.control.v1.Control"
+
+
+class ControlService:
+    """The operator's calls.
+
+    Args:
+        operator: Runs them.
+        models: What is installed.
+        snapshot: Says how the node is.
+        device: Returns the device's identity and its last readings, by name.
+    """
+
+    def __init__(
+        self,
+        operator: OperatorThread,
+        models: Models,
+        snapshot: Callable[[], NodeSnapshot],
+        device: Callable[[], tuple[str, dict[str, float]]],
+    ) -> None:
+        self._operator = operator
+        self._models = models
+        self._snapshot = snapshot
+        self._device = device
+
+    def service(self) -> Service:
+        """Return the table of methods."""
+        return Service(
+            SERVICE,
+            {
+                "Status": Method(pb.StatusRequest, pb.StatusResponse, self._status),
+                "Plan": Method(pb.PlanRequest, pb.PlanResponse, self._plan),
+                "Upload": Method(pb.BlobChunk, pb.UploadResponse, self._upload, streams_in=True),
+                "Install": Method(pb.InstallRequest, pb.InstallResponse, self._install),
+                "Activate": Method(pb.ActivateRequest, pb.ActivateResponse, self._activate),
+                "Rollback": Method(pb.RollbackRequest, pb.RollbackResponse, self._rollback),
+                "SelfTest": Method(pb.SelfTestRequest, pb.SelfTestResponse, self._self_test),
+                "Remove": Method(pb.RemoveRequest, pb.RemoveResponse, self._remove),
+            },
+        )
+
+    async def _status(self, request: pb.StatusRequest, call: Call) -> pb.StatusResponse:
+        node = self._snapshot()
+        identity, health = self._device()
+        device = pb.DeviceStatus(
+            driver=node.driver,
+            identity=identity,
+            profile=node.profile,
+            simulated=node.simulated,
+            tiles=node.tiles,
+            tiles_used=node.tiles_used,
+            health=health,
+        )
+        models = [_model(model) for model in self._models.all()]
+        return pb.StatusResponse(
+            node=node.node, agent_version=node.agent_version, uptime_s=node.uptime_s, device=device, models=models
+        )
+
+    async def _plan(self, request: pb.PlanRequest, call: Call) -> pb.PlanResponse:
+        missing = await self._operator.run(lambda controller: controller.plan(request.manifest, request.signature))
+        return pb.PlanResponse(missing=sorted(missing), missing_bytes=sum(entry.size for entry in missing.values()))
+
+    async def _upload(self, chunks: AsyncIterator[pb.BlobChunk], call: Call) -> pb.UploadResponse:
+        done = pb.UploadResponse()
+        receipt: Receipt | None = None
+        try:
+            async for chunk in chunks:
+                if chunk.sha256:
+                    await _finish(receipt)
+                    receipt = self._operator.controller.uploads.begin(chunk.sha256, chunk.size)
+                    done.blobs += 1
+                if receipt is None:
+                    message = "sha256: expected a digest on the first chunk, got none."
+                    raise RequestError(message, remedy="Say what is being sent.")
+                await asyncio.to_thread(receipt.write, chunk.data)
+                done.bytes += len(chunk.data)
+            await _finish(receipt)
+        finally:
+            if receipt is not None:
+                receipt.abandon()
+        return done
+
+    async def _install(self, request: pb.InstallRequest, call: Call) -> pb.InstallResponse:
+        done = await self._operator.run(lambda controller: controller.install(request.manifest, request.signature))
+        return pb.InstallResponse(model=done.model, slot=done.slot, digest=done.digest, self_test=_report(done.tested))
+
+    async def _activate(self, request: pb.ActivateRequest, call: Call) -> pb.ActivateResponse:
+        slot = await self._operator.run(lambda controller: controller.activate(request.model, request.digest))
+        return pb.ActivateResponse(slot=slot)
+
+    async def _rollback(self, request: pb.RollbackRequest, call: Call) -> pb.RollbackResponse:
+        slot, version = await self._operator.run(lambda controller: controller.rollback(request.model))
+        return pb.RollbackResponse(slot=slot, version=version)
+
+    async def _self_test(self, request: pb.SelfTestRequest, call: Call) -> pb.SelfTestResponse:
+        tested = await self._operator.run(lambda controller: controller.self_test(request.model))
+        return pb.SelfTestResponse(report=_report(tested))
+
+    async def _remove(self, request: pb.RemoveRequest, call: Call) -> pb.RemoveResponse:
+        await self._operator.run(lambda controller: controller.remove(request.model))
+        return pb.RemoveResponse()
+
+
+async def _finish(receipt: Receipt | None) -> None:
+    if receipt is not None:
+        await asyncio.to_thread(receipt.finish)
+
+
+def _report(tested: Tested | None) -> pb.SelfTestReport | None:
+    if tested is None or math.isnan(tested.at):
+        return None
+    return pb.SelfTestReport(passed=tested.passed, residual=tested.residual, tolerance=tested.tolerance, at=tested.at)
+
+
+def _model(model: Model) -> pb.ModelStatus:
+    slots = [
+        pb.SlotStatus(
+            slot=letter,
+            version=record.version,
+            digest=record.digest,
+            counter=record.counter,
+            signer=record.signer,
+            self_test=_report(model.tested.get(record.digest)),
+        )
+        for letter, record in sorted(model.state.slots.items())
+    ]
+    return pb.ModelStatus(
+        name=model.name, slots=slots, active=model.state.active, ready=model.serving is not None, reason=model.reason
+    )

@@ -1,0 +1,142 @@
+"""The one thread that owns the device: everything that touches driver or sessions is work handed to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from hyle_substrates.driver import Driver
+
+from hyle_agent.errors import ExpiredError, NotReadyError, OverloadError
+
+__all__ = ["DeviceThread"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    call: Callable[[Driver], Any]
+    future: Future[Any]
+    deadline: float | None
+
+
+class DeviceThread:
+    """Runs work in order on a thread of its own, where the driver was opened and will be closed.
+
+    Args:
+        connect: Opens the driver; called on the thread.
+        capacity: Requests that may wait; control work always may.
+    """
+
+    def __init__(self, connect: Callable[[], Driver], *, capacity: int) -> None:
+        self._connect = connect
+        self._capacity = capacity
+        self._waiting: deque[_Work] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._opened: Future[None] = Future()
+        self._thread = threading.Thread(target=self._main, name="device", daemon=True)
+
+    def start(self) -> None:
+        """Open the driver and wait for it.
+
+        Raises:
+            HyleError: What the driver said when it was opened.
+        """
+        self._thread.start()
+        self._opened.result()
+
+    @property
+    def depth(self) -> int:
+        """Work items that wait now."""
+        return len(self._waiting)
+
+    def submit(self, call: Callable[[Driver], T], *, deadline: float | None = None, control: bool = False) -> Future[T]:
+        """Hand work to the device.
+
+        Args:
+            call: The work; gets the driver.
+            deadline: `time.monotonic()` after which it must not start any more.
+            control: Operator's work, which a full queue does not refuse.
+
+        Returns:
+            Its result to come; cancelling it before it starts keeps it from the device.
+
+        Raises:
+            OverloadError: The queue is full.
+            NotReadyError: The agent is stopping.
+        """
+        work = _Work(call, Future(), deadline)
+        with self._changed:
+            self._admit(control)
+            self._waiting.append(work)
+            self._changed.notify()
+        return work.future
+
+    def call(self, work: Callable[[Driver], T]) -> T:
+        """Hand in control work and wait for its result; never from the device thread itself."""
+        return self.submit(work, control=True).result()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish what waits, close the driver and end; refuse what comes meanwhile.
+
+        Returns:
+            Whether all was done within `timeout_s`; what then still waited was refused.
+        """
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        while self._waiting:
+            self._refuse(self._waiting.popleft())
+        return not self._thread.is_alive()
+
+    def _admit(self, control: bool) -> None:
+        if self._stopping:
+            raise NotReadyError("The agent is stopping.", remedy="Ask another agent, or this one once it is back.")
+        if not control and len(self._waiting) >= self._capacity:
+            raise OverloadError(f"{self._capacity} requests already wait for the device.", remedy="Try again shortly.")
+
+    def _main(self) -> None:
+        try:
+            driver = self._connect()
+        except BaseException as error:
+            self._opened.set_exception(error)
+            return
+        self._opened.set_result(None)
+        while (work := self._take()) is not None:
+            _execute(work, driver)
+        driver.close()
+
+    def _take(self) -> _Work | None:
+        with self._changed:
+            while not self._waiting:
+                if self._stopping:
+                    return None
+                self._changed.wait()
+            return self._waiting.popleft()
+
+    def _refuse(self, work: _Work) -> None:
+        if work.future.set_running_or_notify_cancel():
+            work.future.set_exception(NotReadyError("The agent stopped.", remedy="Ask it again once it is back."))
+
+
+def _execute(work: _Work, driver: Driver) -> None:
+    if not work.future.set_running_or_notify_cancel():
+        return
+    if work.deadline is not None and time.monotonic() >= work.deadline:
+        message = "The deadline passed while the request waited for the device."
+        work.future.set_exception(ExpiredError(message, remedy="Allow more time, or send fewer requests at once."))
+        return
+    try:
+        result = work.call(driver)
+    except BaseException as error:
+        work.future.set_exception(error)
+    else:
+        work.future.set_result(result)

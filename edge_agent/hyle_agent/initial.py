@@ -1,0 +1,112 @@
+"""What `hyle agent init` writes: a configuration that explains itself, and the certificates it names."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyle_agent.certificates import make_authority, make_identity
+from hyle_agent.errors import ConfigError
+
+__all__ = ["Written", "write_initial"]
+
+_TEMPLATE = """\
+# Configuration of a hyle edge agent. Relative paths are relative to this file's folder.
+# Run it with: hyle agent run --config {path}
+
+# The agent's name in its fleet.
+node = "{node}"
+
+# Where to serve, HOST:PORT. Beyond 127.0.0.1 the [tls] table below is needed, with its client_ca.
+listen = "127.0.0.1:8500"
+
+# Folder of the installed bundles; one agent owns it.
+store = "hyle-store"
+
+# Public keys (the .pub of `hyle keys new`) of those whose bundles run here.
+trusted = []
+
+# Also run bundles that none of them signed. Only on 127.0.0.1.
+insecure = false
+
+# Threads for the digital part of a model.
+threads = 1
+
+# Requests that may wait for the device; more are refused with RESOURCE_EXHAUSTED.
+queue = 256
+
+# Largest request, MiB.
+max_message_mb = 64
+
+# Longest time that a stop waits for answers in progress, seconds.
+drain_s = 10.0
+
+# Time between self-tests of what serves, seconds; 0 for none.
+self_test_interval_s = 300.0
+
+[driver]
+# The driver that owns the device. "twin" simulates one.
+name = "twin"
+
+[driver.options]
+# Of the twin: which device, and which instance of it.
+profile = "pcm-hermes"
+seed = 0
+
+[tls]
+# The agent's certificate and key, and the authority that a client's certificate must come from.
+certificate = "certs/agent.crt"
+key = "certs/agent.key"
+client_ca = "certs/authority.crt"
+
+# Reports of the agent over MQTT (Sparkplug B): aggregates only.
+# [telemetry]
+# host = "127.0.0.1"
+# port = 1883
+# group = "hyle"
+# interval_s = 10.0
+# username = "agent"
+# password_file = "mqtt-password"
+# ca_file = "broker-ca.crt"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The files that were written."""
+
+    config: Path
+    files: tuple[Path, ...]
+
+
+def write_initial(folder: Path, hosts: tuple[str, ...] = ()) -> Written:
+    """Write `agent.toml` and `certs/`; nothing that is there is overwritten.
+
+    Args:
+        folder: Where; made if it is not there.
+        hosts: Names and addresses beyond this host's own that clients will call the agent by.
+
+    Raises:
+        ConfigError: Something is there already, or cannot be written.
+    """
+    config, certificates = folder / "agent.toml", folder / "certs"
+    for path in (config, certificates):
+        if path.exists():
+            raise ConfigError(f"{path} is there already.", remedy="Choose another folder, or move it away.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        certificates.mkdir(mode=0o700)
+        _write_certificates(certificates, hosts)
+        config.write_text(_TEMPLATE.format(path=config, node=socket.gethostname()))
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}.", remedy="Choose another folder.") from error
+    return Written(config, (config, *sorted(certificates.iterdir())))
+
+
+def _write_certificates(folder: Path, hosts: tuple[str, ...]) -> None:
+    names = dict.fromkeys(("localhost", "127.0.0.1", "::1", socket.gethostname(), *hosts))
+    authority = make_authority("hyle fleet authority")
+    authority.write(folder, "authority")
+    make_identity(authority, socket.gethostname(), tuple(names)).write(folder, "agent")
+    make_identity(authority, "operator").write(folder, "client")

@@ -1,0 +1,159 @@
+"""From a bundle's bytes to a program on the device: trust, digests, programming, self-test, in that order."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyle_bundle.manifest import Manifest, decode_manifest
+from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME
+from hyle_substrates.driver import Device, Driver
+
+from hyle_agent import disk
+from hyle_agent.device_thread import DeviceThread
+from hyle_agent.errors import NotReadyError, SelfTestError, StoreError
+from hyle_agent.models import Loaded, Tested
+from hyle_agent.program import Array, Load
+from hyle_agent.tiles import TileMap, tiles_needed, window
+from hyle_agent.trust import Trust
+
+__all__ = ["Admitted", "SlotLoader", "run_batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A manifest that this agent may run: who signed it ("" for nobody) and its SHA-256, hexadecimal."""
+
+    manifest: Manifest
+    signer: str
+    digest: str
+
+
+class SlotLoader:
+    """Loads slots onto the device and takes them off again; blocks, so never call it on the serving thread.
+
+    Args:
+        device: Owner of the driver.
+        load: The executor's `load`.
+        trust: Whose bundles run.
+        threads: Threads for the digital part of a program.
+    """
+
+    def __init__(self, device: DeviceThread, load: Load, trust: Trust, *, threads: int) -> None:
+        self._device = device
+        self._load = load
+        self._trust = trust
+        self._threads = threads
+        self.described: Device = device.call(lambda driver: driver.describe())
+        self.tiles = TileMap(self.described.tiles)
+
+    def refresh(self) -> None:
+        """Ask the device for its live health."""
+        self.described = self._device.call(lambda driver: driver.describe())
+
+    def admit(self, manifest: bytes, signature: bytes) -> Admitted:
+        """Check the signature, and only then read the manifest.
+
+        Raises:
+            UntrustedError: No trusted key signed it.
+            ManifestError: It is not a manifest.
+        """
+        signer = self._trust.signer(manifest, signature)
+        return Admitted(decode_manifest(manifest), signer, hashlib.sha256(manifest).hexdigest())
+
+    def admit_folder(self, folder: Path, digest: str) -> Admitted:
+        """Check what a slot's folder holds, down to every file's digest.
+
+        Raises:
+            UntrustedError: No trusted key signed it.
+            StoreError: A file is missing or changed.
+        """
+        with disk.explained(folder):
+            signature = folder / SIGNATURE_NAME
+            manifest = (folder / MANIFEST_NAME).read_bytes()
+            admitted = self.admit(manifest, signature.read_bytes() if signature.is_file() else b"")
+            files = admitted.manifest.files.items()
+            changed = [name for name, entry in files if _digest(folder / name) != entry.sha256]
+        if admitted.digest != digest:
+            changed.append(MANIFEST_NAME)
+        if changed:
+            bundle = f"{admitted.manifest.name} {admitted.manifest.version}"
+            message = f"{', '.join(changed)} of {bundle} changed on the disk."
+            raise StoreError(message, remedy="Install the bundle again.")
+        return admitted
+
+    def load(self, folder: Path, digest: str) -> tuple[Loaded, Tested]:
+        """Program a slot into free tiles and run its golden vectors.
+
+        Raises:
+            SelfTestError: They did not come back within tolerance; the tiles are free again.
+            HyleError: The folder, the bundle or the device is not as it must be.
+        """
+        manifest = self.admit_folder(folder, digest).manifest
+        span = self.tiles.claim(tiles_needed(manifest))
+
+        def program(driver: Driver) -> Loaded:
+            made = self._load(folder, manifest, window(driver, span), threads=self._threads)
+            simulated = "twin" if self.described.simulated else "hardware"
+            return Loaded(digest, manifest, made, span, simulated if made.tiles else "digital")
+
+        try:
+            loaded = self._device.call(program)
+        except BaseException:
+            self.tiles.free(span)
+            raise
+        return loaded, self._proven(loaded)
+
+    def unload(self, loaded: Loaded) -> None:
+        """Close a program and free its tiles; requests that were queued before are answered first."""
+
+        def close(_: Driver) -> None:
+            loaded.closed = True
+            loaded.program.close()
+
+        try:
+            self._device.call(close)
+        finally:
+            self.tiles.free(loaded.span)
+
+    def self_test(self, loaded: Loaded) -> Tested:
+        """Run the golden vectors, between requests."""
+        result = self._device.call(lambda _: loaded.program.self_test())
+        return Tested(bool(result.passed), float(result.residual), float(result.tolerance))
+
+    def recalibrate(self, loaded: Loaded) -> None:
+        """Measure the compensation anew, between requests."""
+        self._device.call(lambda _: loaded.program.recalibrate())
+
+    def _proven(self, loaded: Loaded) -> Tested:
+        try:
+            tested = self.self_test(loaded)
+            if not tested.passed:
+                message = f"The self-test's residual is {tested.residual:.3g}; {tested.tolerance:.3g} is allowed."
+                remedy = "Check the device, or compile the bundle for the device that is attached."
+                raise SelfTestError(message, remedy=remedy)
+        except BaseException:
+            self.unload(loaded)
+            raise
+        return tested
+
+
+def run_batch(loaded: Loaded, inputs: dict[str, Array], samples: int) -> tuple[dict[str, Array], float]:
+    """Answer one batch on the device thread.
+
+    Returns:
+        The outputs by name, and the estimated energy in joules.
+
+    Raises:
+        NotReadyError: The program was closed while the batch waited.
+        CallerError: A value that the DAC cannot represent.
+    """
+    if loaded.closed:
+        raise NotReadyError("The model was taken out of service.", remedy="Ask again, or see `hyle status`.")
+    return loaded.program.run(inputs), loaded.program.energy_j(samples)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

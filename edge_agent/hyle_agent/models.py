@@ -1,0 +1,153 @@
+"""What is loaded and what serves: the one place where requests find their program."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+from hyle_bundle.manifest import Manifest
+
+from hyle_agent.errors import NotFoundError, NotReadyError
+from hyle_agent.model_statistics import ModelStatistics
+from hyle_agent.program import Program
+from hyle_agent.slots import ModelState
+from hyle_agent.snapshot import ModelSnapshot
+from hyle_agent.tiles import Span
+
+__all__ = ["Loaded", "Model", "Models", "Tested", "snapshot_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """A self-test's outcome; `at` is seconds since the epoch."""
+
+    passed: bool
+    residual: float
+    tolerance: float
+    at: float = field(default_factory=time.time)
+
+
+@dataclass(slots=True, eq=False)
+class Loaded:
+    """A slot's bundle, programmed and ready to run.
+
+    `substrate` says what answers: `hardware`, `twin` or `digital`. `closed` is written on the device thread only.
+    """
+
+    digest: str
+    manifest: Manifest
+    program: Program
+    span: Span
+    substrate: str
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class Model:
+    """One model's state; `serving` is replaced in one step, so that a request sees the old program or the new."""
+
+    name: str
+    state: ModelState
+    serving: Loaded | None = None
+    loaded: dict[str, Loaded] = field(default_factory=dict)
+    tested: dict[str, Tested] = field(default_factory=dict)
+    reason: str = ""
+    statistics: ModelStatistics = field(default_factory=ModelStatistics)
+
+    @property
+    def last_test(self) -> Tested:
+        """The last self-test of what serves, or of the active slot if nothing does."""
+        record = self.state.slots.get(self.state.active)
+        digest = self.serving.digest if self.serving else record.digest if record else ""
+        return self.tested.get(digest, Tested(False, math.nan, math.nan, math.nan))
+
+
+class Models:
+    """All models of the agent, by name."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Model] = {}
+        self.booted = False
+        self.stopping = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the start is over, no stop has begun, and every model with an active slot can be asked."""
+        able = all(model.serving is not None for model in self.all() if model.state.active)
+        return self.booted and not self.stopping and able
+
+    def all(self) -> list[Model]:
+        """Return the models, ordered by name."""
+        return [model for _, model in sorted(self._models.items())]
+
+    def get(self, name: str) -> Model:
+        """Return one model.
+
+        Raises:
+            NotFoundError: It is not installed.
+        """
+        model = self._models.get(name)
+        if model is None:
+            known = ", ".join(sorted(self._models)) or "none"
+            message = f"Model {name[:128]!r} is not installed here; installed: {known}."
+            raise NotFoundError(message, remedy="Ask for one of these.")
+        return model
+
+    def find(self, name: str) -> Model:
+        """Return one model, or a new one without slots that is not among the models yet."""
+        return self._models.get(name) or Model(name, ModelState())
+
+    def put(self, model: Model) -> None:
+        """Add a model, or replace it."""
+        self._models[model.name] = model
+
+    def drop(self, name: str) -> None:
+        """Forget a model."""
+        self._models.pop(name, None)
+
+    def serving(self, name: str, version: str) -> tuple[Model, Loaded]:
+        """Find what answers a request.
+
+        Args:
+            name: The model.
+            version: The version, or "" for whichever serves.
+
+        Raises:
+            NotFoundError: The model is not installed, or serves in another version.
+            NotReadyError: It cannot answer now.
+        """
+        model = self.get(name)
+        loaded = None if self.stopping else model.serving
+        if loaded is None:
+            why = "the agent is stopping" if self.stopping else model.reason or "no slot is active"
+            message = f"Model {name!r} cannot answer now: {why}."
+            raise NotReadyError(message, remedy="Activate a slot, or see `hyle status`.")
+        if version not in {"", loaded.manifest.version}:
+            message = f"Model {name!r} has no version {version[:64]!r}; version {loaded.manifest.version!r} serves."
+            raise NotFoundError(message, remedy="Ask for that one, or leave the version out.")
+        return model, loaded
+
+
+def snapshot_model(model: Model) -> ModelSnapshot:
+    """Return a model's aggregates as scalars."""
+    record = model.state.slots.get(model.state.active)
+    stats, test = model.statistics, model.last_test
+    return ModelSnapshot(
+        name=model.name,
+        version=record.version if record else "",
+        slot=model.state.active,
+        digest=record.digest if record else "",
+        ready=model.serving is not None,
+        reason=model.reason,
+        requests=stats.requests,
+        errors=stats.errors,
+        p50_s=stats.latency.quantile(0.5),
+        p90_s=stats.latency.quantile(0.9),
+        p99_s=stats.latency.quantile(0.99),
+        queue_depth=stats.waiting,
+        self_test_residual=test.residual,
+        self_test_tolerance=test.tolerance,
+        energy_j=stats.energy_j,
+        installed_slots=tuple(sorted(model.state.slots)),
+    )

@@ -1,0 +1,187 @@
+"""Slots that survive a power cut: content-addressed blobs, folders of hard links, one state file a model.
+
+    lock                     held by the agent that owns the store
+    blobs/<sha256>           every file of every slot, once
+    staging/                 what is being received or built; emptied at start
+    models/<name>/<digest>/  a slot's files under their own names, hard links to blobs
+    models/<name>/state.json which digests are slots, and which one serves: the only truth
+
+A folder that no state file names, and a blob that no folder links, is debris and is removed at start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO
+
+from hyle_bundle.manifest import FileEntry, Manifest
+from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME, check_names
+
+from hyle_agent import disk
+from hyle_agent.errors import ConflictError, StoreLockedError
+from hyle_agent.slots import ModelState, decode_state, encode_state
+
+__all__ = ["Store"]
+
+STATE_NAME = "state.json"
+
+
+class Store:
+    """The one owner of a store's folder.
+
+    Args:
+        root: The folder; made if it is not there.
+
+    Raises:
+        StoreLockedError: Another agent owns it.
+        StoreError: It cannot be read or written, or a state file is not one.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs"
+        self.staging = root / "staging"
+        self._models = root / "models"
+        self._incoming: set[str] = set()
+        with disk.explained(root):
+            root.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(root)
+            self._recover()
+
+    def close(self) -> None:
+        """Let another agent own the store."""
+        self._lock.close()
+
+    def models(self) -> dict[str, ModelState]:
+        """Return every model's state, by name."""
+        with disk.explained(self.root):
+            return {path.name: self._state(path) for path in sorted(self._models.iterdir())}
+
+    def folder(self, model: str, digest: str) -> Path:
+        """Return the folder that holds, or would hold, a slot's files."""
+        return self._models / model / digest
+
+    def missing(self, manifest: Manifest) -> dict[str, FileEntry]:
+        """Return the files of a bundle whose content is not here yet, by digest."""
+        wanted = {entry.sha256: entry for entry in manifest.files.values()}
+        return {digest: entry for digest, entry in wanted.items() if not (self.blobs / digest).is_file()}
+
+    def keep(self, received: Path, digest: str) -> None:
+        """Make a received file, durable and of proven digest, a blob that stays until a slot links it or a restart."""
+        with disk.explained(self.root):
+            disk.move(received, self.blobs / digest)
+            self._incoming.add(digest)
+
+    def build(self, digest: str, manifest: Manifest, manifest_bytes: bytes, signature: bytes) -> Path:
+        """Put a bundle's files together under their own names, durable, and not a slot before `commit`.
+
+        Raises:
+            ConflictError: A blob is missing.
+            FileNameError: A file has a name that no bundle may have.
+            StoreFullError: No room is left.
+        """
+        target = self.folder(manifest.name, digest)
+        draft = self.staging / digest
+        with disk.explained(self.root):
+            disk.remove_tree(draft)
+            disk.remove_tree(target)
+            draft.mkdir()
+            self._fill(draft, manifest.files)
+            disk.write_file(draft / MANIFEST_NAME, manifest_bytes)
+            if signature:
+                disk.write_file(draft / SIGNATURE_NAME, signature)
+            disk.sync_directory(draft)
+            target.parent.mkdir(exist_ok=True)
+            disk.sync_directory(self._models)
+            disk.move(draft, target)
+        self._incoming -= {entry.sha256 for entry in manifest.files.values()}
+        return target
+
+    def commit(self, model: str, state: ModelState) -> None:
+        """Make `state` the truth about a model, in one atomic step, then remove what it no longer names."""
+        folder = self._models / model
+        with disk.explained(self.root):
+            disk.replace_file(folder / STATE_NAME, encode_state(state))
+        self.clean(model)
+
+    def clean(self, model: str) -> None:
+        """Remove folders that the model's state does not name, and blobs that no folder links."""
+        with disk.explained(self.root):
+            self._clean_model(self._models / model)
+            self._collect(keep=self._incoming)
+
+    def abandon(self, manifest: Manifest) -> None:
+        """Remove all that a failed install left: its drafts, its folder, its blobs if no slot has them."""
+        self._incoming -= {entry.sha256 for entry in manifest.files.values()}
+        with disk.explained(self.root):
+            for draft in self.staging.iterdir():
+                if draft.is_dir():
+                    disk.remove_tree(draft)
+        self.clean(manifest.name)
+
+    def remove(self, model: str) -> None:
+        """Remove a model and all its slots."""
+        with disk.explained(self.root):
+            (self._models / model / STATE_NAME).unlink(missing_ok=True)
+            disk.sync_directory(self._models / model)
+        self.clean(model)
+
+    def _state(self, folder: Path) -> ModelState:
+        path = folder / STATE_NAME
+        return decode_state(path.read_bytes(), path) if path.is_file() else ModelState()
+
+    def _fill(self, draft: Path, files: Mapping[str, FileEntry]) -> None:
+        check_names([*files, MANIFEST_NAME, SIGNATURE_NAME])
+        folders = {draft}
+        for name, entry in files.items():
+            target = draft / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folders.add(target.parent)
+            blob = self.blobs / entry.sha256
+            if not blob.is_file():
+                remedy = "Ask for a plan and upload what is missing."
+                raise ConflictError(f"The content of {name} has not been uploaded.", remedy=remedy)
+            disk.link(blob, target)
+        for folder in sorted(folders, reverse=True):
+            disk.sync_directory(folder)
+
+    def _recover(self) -> None:
+        disk.remove_tree(self.staging)
+        for folder in (self.blobs, self.staging, self._models):
+            folder.mkdir(exist_ok=True)
+        disk.sync_directory(self.root)
+        for folder in list(self._models.iterdir()):
+            self._clean_model(folder)
+        self._collect(keep=())
+
+    def _clean_model(self, folder: Path) -> None:
+        if not folder.is_dir():
+            return
+        named = {record.digest for record in self._state(folder).slots.values()}
+        for path in list(folder.iterdir()):
+            if path.is_dir() and path.name not in named:
+                disk.remove_tree(path)
+            elif path.is_file() and path.name != STATE_NAME:
+                path.unlink()
+        if not named:
+            disk.remove_tree(folder)
+
+    def _collect(self, keep: Iterable[str]) -> None:
+        kept = set(keep)
+        for blob in list(self.blobs.iterdir()):
+            if blob.stat().st_nlink == 1 and blob.name not in kept:
+                blob.unlink()
+
+
+def _lock(root: Path) -> IO[bytes]:
+    handle = (root / "lock").open("ab")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        handle.close()
+        message = f"Another agent owns the store {root}."
+        remedy = "Stop that agent, or give this one a store of its own with --store."
+        raise StoreLockedError(message, remedy=remedy) from error
+    return handle
