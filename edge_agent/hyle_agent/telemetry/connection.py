@@ -62,9 +62,7 @@ class Connection:
             self._client.connect(self._config.host, self._config.port, keepalive=self._config.keepalive_s)
         except (OSError, ValueError) as error:
             raise BrokerLostError(f"{type(error).__name__}: {error}") from error
-        self._await(lambda: self._connected is not None, "no answer to CONNECT")
-        if self._connected is not None and self._connected.is_failure:
-            raise BrokerLostError(f"the broker refused: {self._connected}")
+        self._await_session()
         self._client.subscribe(command_topic, qos=1)
         self._await(lambda: self._subscribed is not None, "no answer to SUBSCRIBE")
         if self._subscribed is not None and self._subscribed.is_failure:
@@ -171,6 +169,15 @@ class Connection:
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         if len(message.payload) <= _LONGEST_COMMAND:
             self._command(bytes(message.payload))
+
+    def _await_session(self) -> None:
+        try:
+            self._await(lambda: self._connected is not None, "no answer to CONNECT")
+        except BrokerLostError as error:
+            refusal = self._connected
+            if refusal is None:
+                raise
+            raise BrokerLostError(f"the broker refused: {refusal}") from error
 
     def _await(self, done: Callable[[], bool], otherwise: str, seconds: float = _CONNECT_S) -> None:
         until = time.monotonic() + seconds
