@@ -38,8 +38,12 @@ class State:
     def __init__(self, *models: ModelSnapshot) -> None:
         self.now = node(*(models or (model(),)))
         self.reads = 0
+        self.readable = threading.Event()
+        self.readable.set()
 
     def __call__(self) -> NodeSnapshot:
+        """Blocks while a test wants nothing to be said."""
+        assert self.readable.wait(PATIENCE_S)
         self.reads += 1
         return self.now
 

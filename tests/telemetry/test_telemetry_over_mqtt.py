@@ -108,7 +108,9 @@ def test_a_broker_that_restarts_gets_new_births_and_what_it_missed(
     seen = state.reads
     state.request()
     until(lambda: state.reads > seen + 1)
+    state.readable.clear()
     with start_broker(tmp_path, kind="mosquitto", port=mosquitto.port) as again, Host(again.port) as host:
+        state.readable.set()
         host.await_count(1, "DBIRTH")
         replayed = host.await_count(1, "DDATA")[0].payload.metrics
         second = host.of("NBIRTH")[0]
