@@ -7,6 +7,7 @@ import hashlib
 import mmap
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,6 +123,7 @@ class Bundle:
 def open_bundle(path: Path, trusted: Sequence[PublicKey] | None = None, *, verify_payload: bool = True) -> Bundle:
     """Map a bundle into memory and check it.
 
+    The file must not be written to while it is open; replacing it, as all of hyle does, is safe.
     Container, manifest, signature and the set of files are always checked, the signature before the manifest is parsed.
 
     Args:
@@ -156,13 +158,16 @@ def open_bundle(path: Path, trusted: Sequence[PublicKey] | None = None, *, verif
 
 def _map(path: Path) -> mmap.mmap:
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise BundleError(f"{path} is empty.", remedy="Fetch the bundle again or compile it again.")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BundleError(f"The bundle {path} cannot be opened: {reason}.", remedy="Check the path.") from error
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+                raise BundleError(f"{path} is empty or no plain file.", remedy="Name a bundle, OUT.hyle.")
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise BundleError(f"The bundle {path} cannot be opened: {error.strerror}.", remedy="Check the path.") from error
 
 
 def _content(view: memoryview, placed: Placed) -> memoryview:

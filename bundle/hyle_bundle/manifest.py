@@ -62,12 +62,16 @@ class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `rows` is a span of the flattened weight matrix (for a convolution channel-major, then kernel positions).
     `levels` and `gain` name tensors of `programming.safetensors`: integer targets in the operator's own
-    layout, and the value of one normalised column unit, one per column.
+    layout, and the value of one ADC code at full scale 1, one per column. Every tile of the block holds its part of
+    the matrix `row_copies` times below itself, driven by the same codes, and `col_copies` times beside itself, read
+    apart and averaged.
     """
 
     rows: Span
     levels: Name
     gain: Name
+    row_copies: Annotated[int, msgspec.Meta(ge=1, le=2**20)] = 1
+    col_copies: Annotated[int, msgspec.Meta(ge=1, le=2**20)] = 1
 
 
 class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,19 +136,19 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of the bundle: its size in bytes and the SHA-256 of its content, in hexadecimal."""
 
     size: Count
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything an agent needs to know to run a bundle; `files` lists every other file but the signature."""
 
     format: Literal["hyle-bundle/1"]
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-    version: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
+    version: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")]
     counter: Count
     compiler: Name
     seed: Count
-    source_sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    source_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     target: Name
     substrate: Name
     compensation: Literal["none", "global", "column", "affine"]

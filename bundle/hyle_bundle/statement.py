@@ -19,7 +19,7 @@ from hyle_bundle.names import SIGNATURE_NAME
 
 __all__ = ["Sha256", "SignatureError", "Statement", "check_statement", "make_statement"]
 
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class SignatureError(CallerError):
