@@ -107,6 +107,8 @@ def start_broker(directory: Path, *, kind: str | None = None, port: int | None =
             f"No MQTT broker{f' {kind!r}' if kind else ''} is installed here.",
             remedy="Install mosquitto (`apt-get install mosquitto`) or the embedded one (`pip install 'hyle[demo]'`).",
         )
+    if port is not None and not _is_free(port):
+        raise BrokerStartError(f"Port {port} is taken.", remedy="Free it, or give another.")
     chosen = kind or kinds[0]
     said = ""
     for _ in range(1 if port else _ATTEMPTS):
@@ -146,6 +148,14 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((_HOST, port))
+        return True
+    return False
 
 
 def _await(process: subprocess.Popen[bytes], port: int) -> bool:

@@ -40,12 +40,20 @@ class State:
         self.reads = 0
         self.readable = threading.Event()
         self.readable.set()
+        self.moves = False
 
     def __call__(self) -> NodeSnapshot:
         """Blocks while a test wants nothing to be said."""
         assert self.readable.wait(PATIENCE_S)
         self.reads += 1
+        if self.moves:
+            self.now = dataclasses.replace(self.now, uptime_s=float(self.reads))
         return self.now
+
+    def moving(self) -> State:
+        """From now on uptime goes up, as an agent's does."""
+        self.moves = True
+        return self
 
     def request(self) -> None:
         first, *rest = self.now.models
