@@ -87,11 +87,14 @@ def failure(error: grpc.RpcError, address: str) -> HyleError:
         remedy = "Give the authority that signed its certificate with --ca, or no TLS option if it serves without."
         return NotAllowedError(f"The TLS handshake with the agent at {address} failed: {details}.", remedy=remedy)
     kind, remedy = _TABLE.get(code, (AgentError, "Look at the agent's log."))
-    if kind is AgentUnreachableError:
+    own = _own_remedy(error)
+    if kind is AgentUnreachableError and own is None:
         verb = "did not answer in time" if code is _CODE.DEADLINE_EXCEEDED else "cannot be reached"
-        return kind(f"The agent at {address} {verb} ({details or code.name}).", remedy=_own_remedy(error) or remedy)
+        return kind(f"The agent at {address} {verb} ({details or code.name}).", remedy=remedy)
     sentence = details or f"it answered {code.name}."
-    return kind(f"The agent at {address} refused: {sentence}", remedy=_own_remedy(error) or remedy)
+    # A remedy of the agent's own proves that it was reached.
+    kind = AgentError if kind is AgentUnreachableError else kind
+    return kind(f"The agent at {address} refused: {sentence}", remedy=own or remedy)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import ipaddress
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import ExitStack
@@ -12,6 +14,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hyle_bundle import Manifest, decode_manifest, write_bundle
 from hyle_bundle.manifest import Golden, TensorInfo
 from hyle_deploy.client import Client, connect
@@ -137,6 +142,42 @@ class FakeAgent(control_pb2_grpc.ControlServicer, inference_pb2_grpc.GRPCInferen
         return response
 
 
+class Authority:
+    """Signs certificates for 127.0.0.1 and writes them as PEM."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.cert = self._sign(self.key.public_key(), name, ca=True)
+        self.pem = self._write("ca", self.cert.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        cert = self._sign(key.public_key(), name, ca=False)
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return self._write(name, cert.public_bytes(serialization.Encoding.PEM)), self._write(f"{name}-key", private)
+
+    def _write(self, name: str, data: bytes) -> Path:
+        path = self.folder / f"{self.name}-{name}.pem"
+        path.write_bytes(data)
+        return path
+
+    def _sign(self, public: ec.EllipticCurvePublicKey, name: str, *, ca: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        subject, issuer = (
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in (name, self.name)
+        )
+        builder = x509.CertificateBuilder(issuer, subject, public, x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(
+            now + datetime.timedelta(hours=1)
+        )
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        return builder.add_extension(names, critical=False).sign(self.key, hashes.SHA256())
+
+
 def serve(agent: FakeAgent, credentials: grpc.ServerCredentials | None = None) -> tuple[grpc.Server, int]:
     server = grpc.server(futures.ThreadPoolExecutor(4))
     control_pb2_grpc.add_ControlServicer_to_server(agent, server)
@@ -211,3 +252,8 @@ def bundle(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "authority")

@@ -172,6 +172,14 @@ def test_every_status_becomes_an_error_with_a_remedy(client, agent, code):
     assert "127.0.0.1" in caught.value.message
 
 
+def test_a_model_that_is_not_ready_is_not_taken_for_an_agent_that_is_not_there(client, agent):
+    agent.failures["Rollback"] = [(grpc.StatusCode.UNAVAILABLE, "Model 'linear' is not loaded.")]
+    agent.remedy = "Activate or load it first."
+    with pytest.raises(AgentError, match="refused: Model 'linear' is not loaded") as caught:
+        client.rollback("linear")
+    assert caught.value.remedy == agent.remedy
+
+
 def test_an_answer_without_words_names_its_status(client, agent):
     agent.failures["Rollback"] = [(grpc.StatusCode.UNAUTHENTICATED, "")]
     with pytest.raises(NotAllowedError, match="UNAUTHENTICATED"):

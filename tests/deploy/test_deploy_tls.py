@@ -2,59 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
-from pathlib import Path
-
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hyle_deploy.channel import TlsError
 from hyle_deploy.client import connect
 from hyle_deploy.failures import AgentUnreachableError, NotAllowedError
-
-
-class Authority:
-    """Signs certificates for 127.0.0.1 and writes them as PEM."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = folder, name
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.cert = self._sign(self.key.public_key(), name, ca=True)
-        self.pem = self._write("ca", self.cert.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        cert = self._sign(key.public_key(), name, ca=False)
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return self._write(name, cert.public_bytes(serialization.Encoding.PEM)), self._write(f"{name}-key", private)
-
-    def _write(self, name: str, data: bytes) -> Path:
-        path = self.folder / f"{self.name}-{name}.pem"
-        path.write_bytes(data)
-        return path
-
-    def _sign(self, public: ec.EllipticCurvePublicKey, name: str, *, ca: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        subject, issuer = (
-            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in (name, self.name)
-        )
-        builder = x509.CertificateBuilder(issuer, subject, public, x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(
-            now + datetime.timedelta(hours=1)
-        )
-        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        return builder.add_extension(names, critical=False).sign(self.key, hashes.SHA256())
-
-
-@pytest.fixture
-def authority(tmp_path):
-    return Authority(tmp_path, "authority")
 
 
 @pytest.fixture
@@ -75,9 +27,9 @@ def test_an_agent_whose_authority_is_known_is_talked_to(tls_address, authority):
         assert client.status().node == "bench"
 
 
-def test_a_certificate_of_another_authority_is_refused(tls_address, tmp_path):
+def test_a_certificate_of_another_authority_is_refused(tls_address, authority, tmp_path):
     with (
-        connect(tls_address, ca=Authority(tmp_path, "stranger").pem) as client,
+        connect(tls_address, ca=type(authority)(tmp_path, "stranger").pem) as client,
         pytest.raises(NotAllowedError, match="TLS handshake") as caught,
     ):
         client.status()
