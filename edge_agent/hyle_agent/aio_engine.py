@@ -14,7 +14,7 @@ import grpc.aio
 from hyle_agent.config import Address, Tls
 from hyle_agent.engine import Call, Method, Service
 from hyle_agent.errors import ConfigError
-from hyle_agent.status import status_of
+from hyle_agent.status import refusal_of
 
 __all__ = ["AioEngine"]
 
@@ -115,7 +115,7 @@ def _one(method: Method) -> Any:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            await context.abort(*status_of(error))
+            await _refuse(context, error)
 
     return serve
 
@@ -128,9 +128,14 @@ def _many(method: Method) -> Any:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            await context.abort(*status_of(error))
+            await _refuse(context, error)
 
     return serve
+
+
+async def _refuse(context: Any, error: Exception) -> None:
+    refusal = refusal_of(error)
+    await context.abort(refusal.code, refusal.message, refusal.trailers)
 
 
 def _call(context: Any) -> Call:

@@ -10,7 +10,6 @@ __all__ = [
     "ExpiredError",
     "InternalAnswerError",
     "NotFoundError",
-    "NotOfferedError",
     "NotReadyError",
     "OverloadError",
     "RequestError",
@@ -33,10 +32,6 @@ class RequestError(CallerError):
 
 class NotFoundError(CallerError):
     """A model, version or slot that is not installed here."""
-
-
-class NotOfferedError(CallerError):
-    """Something of the protocol that this agent does not do."""
 
 
 class UntrustedError(CallerError):

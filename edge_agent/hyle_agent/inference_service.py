@@ -18,7 +18,7 @@ from hyle_agent.loading import run_batch
 from hyle_agent.models import Models
 from hyle_agent.operator_thread import OperatorThread
 from hyle_agent.program import Array
-from hyle_agent.status import status_of
+from hyle_agent.status import refusal_of
 
 __all__ = ["SERVICE", "InferenceService"]
 
@@ -109,7 +109,7 @@ class InferenceService:
                 yield pb.ModelStreamInferResponse(infer_response=await self.infer(request, call))
             except Exception as error:
                 yield pb.ModelStreamInferResponse(
-                    error_message=status_of(error)[1], infer_response=pb.ModelInferResponse(id=request.id)
+                    error_message=refusal_of(error).message, infer_response=pb.ModelInferResponse(id=request.id)
                 )
 
     async def _live(self, request: pb.ServerLiveRequest, call: Call) -> pb.ServerLiveResponse:

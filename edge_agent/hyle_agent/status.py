@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import uuid
+from dataclasses import dataclass
 
 import grpc
 from hyle_errors import CallerError, HyleError
+from hyle_protos.control import failure_pb2
 from hyle_substrates.driver import DeviceError
 
 from hyle_agent import errors
 
-__all__ = ["status_of"]
+__all__ = ["REMEDY_KEY", "Refusal", "refusal_of"]
+
+REMEDY_KEY = "hyle-remedy-bin"
+RETRY_AFTER_S = 0.05
 
 _LOG = logging.getLogger(__name__)
 
 _TABLE: tuple[tuple[type[HyleError], grpc.StatusCode], ...] = (
     (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
-    (errors.NotOfferedError, grpc.StatusCode.UNIMPLEMENTED),
     (errors.UntrustedError, grpc.StatusCode.PERMISSION_DENIED),
     (errors.UnfitError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -32,18 +36,40 @@ _TABLE: tuple[tuple[type[HyleError], grpc.StatusCode], ...] = (
 )
 
 
-def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
-    """Return the status and the words for a caller.
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How a call ends: status, the sentence, and trailers (the remedy; when to try again)."""
 
-    Args:
-        error: What was raised. One that is no `HyleError` is logged under a fresh id, and only the id is told.
+    code: grpc.StatusCode
+    message: str
+    trailers: tuple[tuple[str, bytes], ...] = ()
+
+
+def refusal_of(error: BaseException) -> Refusal:
+    """Return how a call ends that raised `error`.
+
+    What is no `HyleError` is logged under a fresh id, without its text, and only the id is told.
     """
     for kind, code in _TABLE:
         if isinstance(error, kind):
-            return code, str(error)
+            return Refusal(code, error.message, _trailers(error, code))
     incident = uuid.uuid4().hex[:12]
     _LOG.error("incident %s: %s", incident, _trace(error))
-    return grpc.StatusCode.INTERNAL, f"The agent failed; its log says why under incident {incident}."
+    message = f"The agent failed; its log says why under incident {incident}."
+    return Refusal(grpc.StatusCode.INTERNAL, message)
+
+
+def _trailers(error: HyleError, code: grpc.StatusCode) -> tuple[tuple[str, bytes], ...]:
+    remedy = (REMEDY_KEY, error.remedy.encode())
+    if not isinstance(error, errors.OverloadError):
+        return (remedy,)
+    delay = failure_pb2.RetryDelay(nanos=int(RETRY_AFTER_S * 1e9))
+    detail = failure_pb2.FailureDetail(
+        type_url="type.googleapis.com/google.rpc.RetryInfo",
+        value=failure_pb2.RetryInfo(retry_delay=delay).SerializeToString(),
+    )
+    status = failure_pb2.FailureStatus(code=code.value[0], message=error.message, details=[detail])
+    return (remedy, ("grpc-status-details-bin", status.SerializeToString()))
 
 
 def _trace(error: BaseException) -> str:

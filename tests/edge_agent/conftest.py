@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from agent_fakes import Operator, Running, config_for, running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def agent(store: Path) -> Iterator[Running]:
+    with running(config_for(store)) as made:
+        yield made
+
+
+@pytest.fixture
+def channel(agent: Running) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(agent.address) as made:
+        yield made
+
+
+@pytest.fixture
+def operator(channel: grpc.Channel) -> Operator:
+    return Operator(channel)
