@@ -1,4 +1,4 @@
-"""What a command says to a person while it works: to stderr, in colour where there is one, silent under `--json`."""
+"""What a command says to a person: progress and messages to stderr, tables to stdout, silent under `--json`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Console"]
 
 
 class Console:
-    """Messages, progress and tables on stderr.
+    """Messages and progress on stderr, tables on stdout.
 
     Args:
         quiet: Say nothing (the caller asked for JSON and reads stdout only).
@@ -17,6 +17,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
+        self._last = ""
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -24,13 +25,14 @@ class Console:
             print(text, file=sys.stderr, flush=True)
 
     def progress(self, text: str) -> None:
-        """Say what is being done now; on a terminal it overwrites the last such line."""
+        """Say what is being done now: on a terminal over the last such line, else once for all before a colon."""
         if self.quiet:
             return
         if sys.stderr.isatty():
             print(f"\r\x1b[2K{text[:200]}", end="", file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        elif (kind := text.partition(":")[0]) != self._last:
+            self._last = kind
+            print(kind, file=sys.stderr, flush=True)
 
     def done(self) -> None:
         """End the progress line."""
@@ -48,4 +50,4 @@ class Console:
             for row in cells
         ]
         rule = "  ".join("-" * width for width in widths)
-        print("\n".join([*([title] if title else []), lines[0], rule, *lines[1:]]), file=sys.stderr, flush=True)
+        print("\n".join([*([title] if title else []), lines[0], rule, *lines[1:]]), flush=True)

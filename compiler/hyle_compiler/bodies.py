@@ -19,8 +19,8 @@ DOMAIN = "hyle.physical"
 
 
 def input_names(layer: Calibrated) -> tuple[str, ...]:
-    """Names of the body's inputs after the layer's own input, in order; `{b}/levels` and `{b}/gain` a block."""
-    blocks = [name for b in range(len(layer.placed.blocks)) for name in (f"{b}/levels", f"{b}/gain")]
+    """What the body's inputs after the layer's own are bound to, in order; a block's levels once a column copy."""
+    blocks = [name for b in range(len(layer.placed.blocks)) for name in (*[f"{b}/levels"] * layer.col_copies, f"{b}/gain")]
     return ("full_scale", "noise", "offset", *blocks)
 
 
@@ -31,22 +31,40 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
     """
     tape = _Tape(opset)
     x = tape.input("x")
-    given = {name: tape.input(name.replace("/", "_")) for name in input_names(layer)}
-    full_scale = _sample_scale(tape, layer, x) if layer.dynamic else given["full_scale"]
+    bound, noise, offset = (tape.input(name) for name in ("full_scale", "noise", "offset"))
+    full_scale = _sample_scale(tape, layer, x) if layer.dynamic else bound
     codes = tape.inline(lambda a, b: io.encode(a, b, profile.dac.levels), x, full_scale)
-    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit
+    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * layer.row_copies
     parts = []
     for index in range(len(layer.placed.blocks)):
-        weights = tape.op("Cast", given[f"{index}/levels"], to=ir.DataType.FLOAT)
-        if unit != 1.0:
-            weights = tape.op("Mul", weights, tape.constant(np.float32(unit)))
-        total = _product(tape, layer, index, codes, weights)
-        read = _read(tape, profile, total, given["noise"])
-        parts.append(tape.inline(io.decode, read, _per_column(tape, layer, given[f"{index}/gain"])))
+        copies = [tape.input(f"levels_{index}_{copy}") for copy in range(layer.col_copies)]
+        gain = tape.input(f"gain_{index}")
+        total = _product(tape, layer, index, codes, _weights(tape, layer, copies, unit))
+        read = _average(tape, layer, _read(tape, profile, total, noise))
+        parts.append(tape.inline(io.decode, read, _per_column(tape, layer, gain)))
     summed = parts[0] if len(parts) == 1 else tape.op("Sum", *parts)
     scaled = tape.op("Mul", summed, full_scale)
-    tape.op("Add", scaled, _per_column(tape, layer, given["offset"]), output="y")
+    tape.op("Add", scaled, _per_column(tape, layer, offset), output="y")
     return tape.function(layer.placed.layer.name)
+
+
+def _weights(tape: _Tape, layer: Calibrated, copies: Sequence[ir.Value], unit: float) -> ir.Value:
+    """The copies side by side, in ADC codes a DAC code; constant, so it is folded when the graph is loaded."""
+    columns = 1 if layer.placed.layer.geometry is None else 0
+    cast = [tape.op("Cast", copy, to=ir.DataType.FLOAT) for copy in copies]
+    joined = cast[0] if len(cast) == 1 else tape.op("Concat", *cast, axis=columns)
+    return joined if unit == 1.0 else tape.op("Mul", joined, tape.constant(np.float32(unit)))
+
+
+def _average(tape: _Tape, layer: Calibrated, read: ir.Value) -> ir.Value:
+    """Mean over column copies, which lie side by side."""
+    if layer.col_copies == 1:
+        return read
+    cols = layer.placed.layer.matrix.shape[1]
+    axis = tape.constant(np.array([-1 if layer.placed.layer.geometry is None else 1], dtype=np.int64))
+    edges = [tape.constant(np.array([cols * copy], dtype=np.int64)) for copy in range(layer.col_copies + 1)]
+    parts = [tape.op("Slice", read, start, stop, axis) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return tape.op("Mul", tape.op("Sum", *parts), tape.constant(np.float32(1.0 / layer.col_copies)))
 
 
 def _read(tape: _Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:

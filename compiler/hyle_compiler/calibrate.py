@@ -1,22 +1,27 @@
-"""Choose each layer's input range and its nominal gains from what it sees on the calibration samples."""
+"""Choose each layer's input range and copies, and its nominal gains, from what it sees on the calibration samples."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hyle_substrates import io
+from hyle_substrates import draws, io
 from hyle_substrates.host import encode_rows
 from hyle_substrates.profile import Profile
+from hyle_substrates.substrate import load_substrate
 
 from hyle_compiler.activations import Observed
 from hyle_compiler.place import Placed
 
 __all__ = ["Calibrated", "calibrate"]
 
+Array = np.ndarray[Any, Any]
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
-QUANTILES = (1.0, 0.9999, 0.999, 0.997, 0.99, 0.98, 0.96, 0.93)
+QUANTILES = (0.9999, 0.999, 0.997, 0.99, 0.98, 0.96, 0.93)
+MOST_COLUMN_COPIES = 4
+REFERENCE_AGE_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,60 +30,149 @@ class Calibrated:
 
     `gain` (blocks by columns) is the value of one ADC code at full scale 1; `offset` (columns) in output units.
     `codes`, `scales` and `wanted` are the probes: DAC codes (vectors by rows), full scale of each, and the exact
-    answers (vectors by columns) without bias. `error` is the expected relative root-mean-square error of the layer
-    from converters and read noise alone.
+    answers (vectors by columns) without bias. `error` is the expected relative root-mean-square error of the layer:
+    converters, read noise, and the matter at one day.
     """
 
     placed: Placed
     dynamic: bool
     full_scale: float
+    row_copies: int
+    col_copies: int
     gain: Float32s
     offset: Float32s
-    codes: np.ndarray[Any, Any]
+    codes: Array
     scales: Float32s
     wanted: Float32s
     error: float
     positions: float
 
 
-def calibrate(placed: Placed, seen: Observed, profile: Profile) -> Calibrated:
-    """Try the ranges that the profile allows and keep the one of least expected error."""
-    gain = np.stack([block.top * np.float32(profile.adc_unit) for block in placed.blocks])
+@dataclass(frozen=True, slots=True, eq=False)
+class _Choice:
+    error: float
+    dynamic: bool
+    full_scale: float
+    row_copies: int
+    codes: Array
+    scales: Float32s
+
+
+def calibrate(placed: Placed, seen: Observed, profile: Profile, copies: int | None, seed: int) -> Calibrated:
+    """Try the ranges and copies that the profile and the tiles allow and keep those of least expected error.
+
+    Args:
+        placed: The layer and its tiles.
+        seen: What the layer sees.
+        profile: The target.
+        copies: Most copies of a weight; None for as many as there is room for.
+        seed: Seed of the write errors that the choice expects.
+    """
     wanted = (seen.vectors.astype(np.float64) @ placed.layer.matrix).astype(np.float32)
-    options: list[tuple[float, bool, float, np.ndarray[Any, Any], Float32s]] = []
-    for dynamic, full_scale in _ranges(seen, profile):
-        scales = np.maximum(seen.scales, io.TINY) if dynamic else np.full_like(seen.scales, full_scale)
-        codes = encode_rows(profile, seen.vectors, scales.astype(np.float32))
-        options.append((_error(placed, profile, codes, scales, gain, wanted), dynamic, full_scale, codes, scales))
-    error, dynamic, full_scale, codes, scales = min(options, key=lambda option: option[0])
+    rows, cols = _room(placed, profile, copies)
+    matter = _matter_variance(placed, seen, profile, seed) / cols
+    options = [
+        choice
+        for dynamic, full_scale in _ranges(seen, profile)
+        for choice in _choices(placed, seen, profile, wanted, dynamic, full_scale, rows, cols, matter)
+    ]
+    best = min(options, key=lambda choice: choice.error)
+    gain = np.stack([block.top for block in placed.blocks]) * np.float32(profile.adc_unit / best.row_copies)
     kind = np.int8 if 0 < profile.dac.levels <= 127 else np.int32 if profile.dac.levels else np.float32
     return Calibrated(
-        placed, dynamic, full_scale, gain, placed.layer.bias, codes.astype(kind), scales.astype(np.float32), wanted, error, seen.positions
+        placed,
+        best.dynamic,
+        best.full_scale,
+        best.row_copies,
+        cols,
+        gain,
+        placed.layer.bias,
+        best.codes.astype(kind),
+        best.scales,
+        wanted,
+        best.error,
+        seen.positions,
     )
+
+
+def _room(placed: Placed, profile: Profile, copies: int | None) -> tuple[int, int]:
+    """Most copies below and beside each other."""
+    if profile.weights.levels == 0 or copies == 1:
+        return 1, 1
+    tallest = max(block.rows[1] - block.rows[0] for block in placed.blocks)
+    rows = profile.array.rows // tallest
+    single = all(len(block.tiles) == 1 for block in placed.blocks)
+    cols = min(profile.array.cols // placed.layer.matrix.shape[1], MOST_COLUMN_COPIES) if single else 1
+    if copies is None:
+        return max(rows, 1), max(cols, 1)
+    rows = max(1, min(rows, copies))
+    return rows, max(1, min(cols, copies // rows))
 
 
 def _ranges(seen: Observed, profile: Profile) -> list[tuple[bool, float]]:
     if profile.dac.levels == 0:
         return [(False, 1.0)]
     largest = seen.largest or 1.0
-    static = dict.fromkeys(max(float(np.quantile(seen.magnitudes, q)), 1e-3 * largest) for q in QUANTILES if q < 1.0)
+    static = dict.fromkeys(max(float(np.quantile(seen.magnitudes, q)), 1e-3 * largest) for q in QUANTILES)
     choices = [(False, largest), *((False, value) for value in static)]
     if profile.dac.range == "static":
         return choices
     return [(True, 1.0)] if profile.dac.range == "dynamic" else [(True, 1.0), *choices]
 
 
-def _error(
-    placed: Placed, profile: Profile, codes: np.ndarray[Any, Any], scales: Float32s, gain: Float32s, wanted: Float32s
-) -> float:
-    """Relative error expected on `wanted`: what converters do, measured, and the variance that read noise adds."""
+def _choices(
+    placed: Placed,
+    seen: Observed,
+    profile: Profile,
+    wanted: Float32s,
+    dynamic: bool,
+    full_scale: float,
+    rows: int,
+    cols: int,
+    matter: float,
+) -> Iterator[_Choice]:
+    scales = np.maximum(seen.scales, io.TINY) if dynamic else np.full_like(seen.scales, full_scale)
+    codes = encode_rows(profile, seen.vectors, scales)
     unit = profile.dac_unit * profile.weight_unit / profile.adc_unit
-    total = np.zeros_like(wanted)
-    variance = 0.0
-    for block, row_gain in zip(placed.blocks, gain, strict=True):
-        part = codes[:, block.rows[0] : block.rows[1]].astype(np.float32) @ block.levels.astype(np.float32)
-        total += io.decode(io.readout(part * np.float32(unit), None, 0.0, profile.adc.levels), row_gain)
-        variance += profile.noise_codes**2 * float(np.mean(row_gain**2))
+    sums = [
+        codes[:, block.rows[0] : block.rows[1]].astype(np.float32) @ block.levels.astype(np.float32) * np.float32(unit)
+        for block in placed.blocks
+    ]
     power = float(np.mean(wanted**2)) or 1.0
-    bias = total * scales[:, None] - wanted
-    return float(np.sqrt((float(np.mean(bias**2)) + variance * float(np.mean(scales**2))) / power))
+    for copies in _powers(rows):
+        total = np.zeros_like(wanted)
+        variance = 0.0
+        for part, block in zip(sums, placed.blocks, strict=True):
+            gain = block.top * np.float32(profile.adc_unit / copies)
+            total += io.decode(io.readout(part * np.float32(copies), None, 0.0, profile.adc.levels), gain)
+            variance += profile.noise_codes**2 * float(np.mean(gain**2)) / cols
+        bias = float(np.mean((total * scales[:, None] - wanted) ** 2))
+        error = np.sqrt((bias + variance * float(np.mean(scales**2)) + matter / copies) / power)
+        yield _Choice(float(error), dynamic, full_scale, copies, codes, scales.astype(np.float32))
+
+
+def _powers(most: int) -> list[int]:
+    """1, 2, 4, … and the largest."""
+    return sorted({most, *(2**i for i in range(most.bit_length()) if 2**i <= most)})
+
+
+def _matter_variance(placed: Placed, seen: Observed, profile: Profile, seed: int) -> float:
+    """Variance of the answers that one instance's write errors and a day of ageing leave after a gain and an offset a column."""
+    if profile.weights.levels == 0:
+        return 0.0
+    substrate = load_substrate(profile.substrate)
+    total = np.zeros((len(seen.vectors), placed.layer.matrix.shape[1]))
+    exact = np.zeros_like(total)
+    for index, block in enumerate(placed.blocks):
+        targets = block.levels.astype(np.float64) * profile.weight_unit
+
+        def draw(name: str, shape: tuple[int, ...], index: int = index) -> Array:
+            return draws.normal(seed, "calibrate", placed.layer.name, index, name, shape=shape)
+
+        weights = substrate.age(profile, substrate.program(profile, targets, draw), REFERENCE_AGE_S, draw)
+        part = seen.vectors[:, block.rows[0] : block.rows[1]].astype(np.float64)
+        total += part @ (weights * block.top)
+        exact += part @ (targets * block.top)
+    a, b = total - total.mean(axis=0), exact - exact.mean(axis=0)
+    slope = np.sum(a * b, axis=0) / np.maximum(np.sum(a * a, axis=0), io.TINY)
+    return float(np.mean((a * slope - b) ** 2))

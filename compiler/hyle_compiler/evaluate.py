@@ -7,19 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from hyle_bundle import TensorFile
 from hyle_bundle.manifest import Manifest
 from hyle_runtime.body import Body
-from hyle_substrates.profile import Profile
+from hyle_substrates.profile import Profile, decode_profile
 from hyle_substrates.twin import TwinDriver
 
-from hyle_compiler.samples import Samples
+from hyle_compiler.activations import run_in_batches, start_session
+from hyle_compiler.samples import InputSpec, Samples, load_samples
 
-__all__ = ["AgeResult", "Evaluation", "evaluate_folder", "score", "tensor_file"]
+__all__ = [
+    "DATATYPES",
+    "AgeResult",
+    "Evaluation",
+    "as_json",
+    "evaluate_bundle",
+    "evaluate_folder",
+    "exact_body",
+    "run_batches",
+    "score",
+    "specs_of",
+    "tensor_file",
+]
 
 Array = np.ndarray[Any, Any]
 BATCH = 128
+DATATYPES = {"float32": "FP32", "float64": "FP64", "float16": "FP16", "bool": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32",
+             "int64": "INT64", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "object": "BYTES"}  # fmt: skip
+NUMPY_TYPES = {word: name for name, word in DATATYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +117,7 @@ def evaluate_folder(
         body = Body(folder, manifest, programming, golden, driver, threads=threads)
         body.program()
         for age in ages_s:
-            progress(f"instance {number + 1} of {len(seeds)}, age {age:g} s")
+            progress(f"evaluating: instance {number + 1} of {len(seeds)}, age {age:g} s")
             driver.advance(age)
             body.recalibrate()
             answers = run_batches(body, samples, manifest.outputs[0].name)
@@ -120,3 +137,60 @@ def as_json(evaluation: Evaluation) -> Mapping[str, object]:
             for a in evaluation.ages
         ],
     }
+
+
+def evaluate_bundle(
+    folder: Path,
+    manifest: Manifest,
+    data: Path,
+    *,
+    ages_s: Sequence[float],
+    seeds: Sequence[int],
+    float_model: Path | None = None,
+    threads: int = 0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Evaluate an extracted bundle on an `.npz` file; one JSON document with `float`, `exact` and the ages' scores.
+
+    Without labels the score is the agreement with the float model, or, where none is given, with exact matter.
+    """
+    profile = decode_profile((folder / "profile.toml").read_bytes())
+    samples = load_samples(data, specs_of(manifest))
+    first = manifest.outputs[0].name
+    reference = _float_answers(float_model, samples) if float_model else None
+    exact = run_batches(exact_body(folder, manifest, profile), samples, first)
+    chosen = exact if reference is None else reference
+    labels = _top(chosen) if samples.labels is None else samples.labels.reshape(len(samples))
+    metric = "top-1" if samples.labels is not None else "agreement"
+    found = evaluate_folder(
+        folder, manifest, profile, samples, labels, metric=metric, ages_s=ages_s, seeds=seeds, threads=threads, progress=progress
+    )
+    scores = {"float": None if reference is None else score(reference, labels), "exact": score(exact, labels)}
+    return {**scores, **as_json(found)}
+
+
+def exact_body(folder: Path, manifest: Manifest, profile: Profile, *, fused: bool = True) -> Body:
+    """The compiled model on matter that holds its targets, without noise and without correction."""
+    plain = msgspec.structs.replace(manifest, compensation="none")
+    programming, golden = tensor_file(folder / "programming.safetensors"), tensor_file(folder / "golden.safetensors")
+    body = Body(folder, plain, programming, golden, TwinDriver(profile, noiseless=True, exact=True), fused=fused, noiseless=True)
+    body.program()
+    return body
+
+
+def specs_of(manifest: Manifest) -> tuple[InputSpec, ...]:
+    """The bundle's inputs as samples are held against them."""
+    return tuple(
+        InputSpec(info.name, np.dtype(NUMPY_TYPES[info.datatype]), tuple(None if size < 0 else size for size in info.shape))
+        for info in manifest.inputs
+    )
+
+
+def _float_answers(path: Path, samples: Samples) -> Array:
+    session = start_session(path)
+    return np.concatenate([batch[0] for batch in run_in_batches(session, [session.get_outputs()[0].name], samples)])
+
+
+def _top(answers: Array) -> Array:
+    top: Array = answers.reshape(len(answers), -1, answers.shape[-1])[:, 0].argmax(axis=-1)
+    return top

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 from hyle_bundle.manifest import Block, Convolution, Layer, Step, Tile
 from hyle_substrates.profile import Profile
+from hyle_runtime.placement import instance_name
 from onnx_ir.passes import common
 
 from hyle_compiler.bodies import DOMAIN, body, input_names
@@ -54,7 +55,10 @@ def describe_layer(layer: Calibrated) -> Layer:
         full_scale=f"{name}/full_scale",
         offset=f"{name}/offset",
         noise=f"{name}/noise",
-        blocks=tuple(Block(block.rows, f"{name}/{i}/levels", f"{name}/{i}/gain") for i, block in enumerate(layer.placed.blocks)),
+        blocks=tuple(
+            Block(block.rows, f"{name}/{i}/levels", f"{name}/{i}/gain", layer.row_copies, layer.col_copies)
+            for i, block in enumerate(layer.placed.blocks)
+        ),
         tiles=tiles,
         macs=round(rows * cols * layer.positions),
         probes=f"{name}/probes",
@@ -74,7 +78,8 @@ def attach(model: ir.Model, layers: Sequence[Calibrated], profile: Profile, tens
         function = body(layer, profile, model.opset_imports[""])
         model.functions[function.identifier()] = function
         old = layer.placed.layer.node
-        inputs = [_initializer(graph, f"{function.name}/{name}", tensors) for name in input_names(layer)]
+        values = {name: _initializer(graph, f"{function.name}/{name}", tensors) for name in dict.fromkeys(input_names(layer))}
+        inputs = [values[name] for name in input_names(layer)]
         call = ir.node(function.name, [layer.placed.layer.x, *inputs], domain=DOMAIN, name=function.name)
         output = call.outputs[0]
         output.shape, output.type = old.outputs[0].shape, old.outputs[0].type
@@ -104,15 +109,26 @@ def _initializer(graph: ir.Graph, name: str, tensors: Mapping[str, Stored]) -> i
 
 def _open_weights(model: ir.Model, layers: Sequence[Layer]) -> None:
     """Let an instance supply the weights: float32, in a file that does not exist."""
+    calls = {node.name: node for node in model.graph if node.domain == DOMAIN}
     for layer in layers:
+        call = calls[layer.name]
         for block in layer.blocks:
-            value = model.graph.initializers[block.levels]
-            shape = value.const_value.shape  # type: ignore[union-attr]
-            size = 4
-            for dimension in shape:
-                size *= int(dimension)  # type: ignore[call-overload]
-            value.const_value = ir.ExternalTensor(INSTANCE, 0, size, ir.DataType.FLOAT, shape=shape, name=block.levels)  # type: ignore[arg-type]
-            value.type = ir.TensorType(ir.DataType.FLOAT)
+            nominal = model.graph.initializers[block.levels]
+            places = [i for i, value in enumerate(call.inputs) if value is nominal]
+            for copy, place in enumerate(places):
+                call.replace_input_with(place, _instance(model.graph, instance_name(block.levels, copy), nominal))
+            del model.graph.initializers[block.levels]
+
+
+def _instance(graph: ir.Graph, name: str, nominal: ir.Value) -> ir.Value:
+    shape = ir.Shape(nominal.shape or ())
+    size = 4
+    for dimension in shape:
+        size *= int(dimension)  # type: ignore[call-overload]
+    tensor = ir.ExternalTensor(INSTANCE, 0, size, ir.DataType.FLOAT, shape=shape, name=name)
+    value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+    graph.register_initializer(value)
+    return value
 
 
 def _stages(model: ir.Model) -> dict[ir.Node, int]:

@@ -15,15 +15,13 @@ import numpy as np
 import onnx_ir as ir
 from hyle_bundle import PrivateKey, write_bundle
 from hyle_bundle.manifest import FORMAT, Golden, Layer, Manifest, TensorInfo
-from hyle_runtime.body import Body
 from hyle_substrates.profile import Profile
-from hyle_substrates.twin import TwinDriver
 
 from hyle_compiler import report as reports
 from hyle_compiler.activations import float_session, observe
 from hyle_compiler.calibrate import Calibrated, calibrate
 from hyle_compiler.errors import ModelError, OutputError, PlacementError, VerificationError
-from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, run_batches, score, tensor_file
+from hyle_compiler.evaluate import DATATYPES, Evaluation, as_json, evaluate_folder, exact_body, run_batches, score
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, write_golden
 from hyle_compiler.lower import Lowered, attach, describe_layer, lower
 from hyle_compiler.partition import Partition, partition
@@ -39,8 +37,6 @@ Array = np.ndarray[Any, Any]
 VERIFY_AGES_S = (25.0, 86400.0, 31536000.0)
 VERIFY_SAMPLES = 256
 IDEAL_TOLERANCE = 1e-4
-DATATYPES = {"float32": "FP32", "float64": "FP64", "float16": "FP16", "bool": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32",
-             "int64": "INT64", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "object": "BYTES"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +49,8 @@ class Options:
         counter: Monotonic counter; an agent refuses a lower one than it has.
         seed: Seed of everything drawn.
         compensation: How an agent corrects each device; by default what the profile recommends.
+        copies: Devices a weight: how often each matrix is written into its own tiles at most; by default as often as
+            the tiles have room and the converters have range.
         instances: Device instances that the compiler verifies on.
     """
 
@@ -61,6 +59,7 @@ class Options:
     counter: int = 1
     seed: int = 0
     compensation: Literal["none", "global", "column", "affine"] | None = None
+    copies: int | None = None
     instances: int = 6
 
 
@@ -132,7 +131,7 @@ def _compile(
     session = float_session(model, [layer.x for layer in parts.physical], folder)
     seen, batches = observe(session, parts.physical, samples, options.seed)
     progress("calibrating converters")
-    calibrated = [calibrate(layer, seen[layer.layer.name], profile) for layer in placed]
+    calibrated = [calibrate(layer, seen[layer.layer.name], profile, options.copies, options.seed) for layer in placed]
     layers = [describe_layer(layer) for layer in calibrated]
     exact = {str(o.name): np.concatenate([b[i] for b in batches]) for i, o in enumerate(model.graph.outputs)}
     progress("writing the graphs")
@@ -235,22 +234,13 @@ def _verify(
     metric = "top-1" if some.labels is not None else "agreement"
     top = answers[:count].reshape(count, -1, answers.shape[-1])[:, 0].argmax(-1)
     labels = top if some.labels is None else some.labels.reshape(count)
-    body = Body(
-        folder,
-        msgspec.structs.replace(manifest, compensation="none"),
-        tensor_file(folder / PROGRAMMING),
-        tensor_file(folder / GOLDEN),
-        TwinDriver(profile, options.seed, noiseless=True, exact=True),
-        fused=False,
-    )
     progress("verifying on the exact twin")
-    body.program()
-    nominal = run_batches(body, some, first)
+    nominal = run_batches(exact_body(folder, manifest, profile, fused=False), some, first)
     if profile.substrate == "ideal":
         _check_ideal(nominal, answers[:count])
     ages, seeds = ((0.0,), (options.seed,)) if profile.substrate == "ideal" else (VERIFY_AGES_S, range(options.seed, options.seed + options.instances))
     evaluation = evaluate_folder(
-        folder, manifest, profile, some, labels, metric=metric, ages_s=ages, seeds=list(seeds), progress=lambda t: progress(f"verifying: {t}")
+        folder, manifest, profile, some, labels, metric=metric, ages_s=ages, seeds=list(seeds), progress=progress
     )
     report = reports.build_report(
         name=manifest.name,

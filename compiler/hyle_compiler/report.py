@@ -14,6 +14,8 @@ from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.durations import format_duration
 from hyle_compiler.partition import Digital
 
+WARN_POINTS = 2.0
+
 __all__ = ["build_report", "render_html", "write_json"]
 
 
@@ -37,6 +39,7 @@ def build_report(
             "rows": layer.rows,
             "cols": layer.cols,
             "tiles": len(layer.tiles),
+            "copies": measured.row_copies * measured.col_copies,
             "macs": layer.macs,
             "range": layer.range_mode,
             "full_scale": None if measured.dynamic else measured.full_scale,
@@ -58,8 +61,23 @@ def build_report(
         "energy_j": sum(row["energy_j"] for row in rows) or None,  # type: ignore[misc]
         "layers": rows,
         "digital": [{"node": d.node, "op": d.op_type, "reason": d.reason} for d in digital],
+        "warnings": _warnings(float_score, evaluation),
         "calibration": {"float": float_score, "exact": exact_score, **evaluation},
     }
+
+
+def _warnings(float_score: float, evaluation: Mapping[str, Any]) -> list[str]:
+    """What a person should know before relying on this bundle."""
+    found = []
+    for age in evaluation["ages"]:
+        lost = 100 * (float_score - age["mean"])
+        if lost > WARN_POINTS:
+            when = format_duration(age["age_s"])
+            found.append(
+                f"After {when} the twin loses {lost:.1f} points of the float model's {100 * float_score:.1f} %: "
+                "allow more --copies, or choose another target."
+            )
+    return found
 
 
 def write_json(report: Mapping[str, Any]) -> bytes:

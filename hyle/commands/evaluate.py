@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     """Evaluate."""
     from hyle_bundle import open_bundle
     from hyle_compiler.durations import parse_durations
-    from hyle_compiler.evaluate import as_json, evaluate_bundle
+    from hyle_compiler.evaluate import evaluate_bundle
 
     ages = parse_durations(args.at)
     with tempfile.TemporaryDirectory(prefix="hyle-") as folder, open_bundle(args.bundle) as bundle:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
             float_model=args.model,
             progress=console.progress,
         )
-        return {"bundle": str(args.bundle), "target": bundle.manifest.target, **as_json(evaluation)}
+        return {"bundle": str(args.bundle), "target": bundle.manifest.target, **evaluation}
 
 
 def render(result: dict[str, object], console: Console) -> None:

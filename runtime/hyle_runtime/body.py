@@ -14,7 +14,7 @@ from hyle_substrates.driver import Driver, SimulatedMatter
 from hyle_substrates.host import Compensation, HostLayer, compensate, probe, unit_probe
 
 from hyle_runtime import sessions
-from hyle_runtime.placement import Tensors, corrections, host_layer, layers_by_name, operator_layout, program_layer
+from hyle_runtime.placement import Tensors, corrections, host_layer, instance_weights, layers_by_name, program_layer
 
 __all__ = ["Body", "SelfTest"]
 
@@ -42,6 +42,7 @@ class Body:
         driver: The device.
         tiles: Device tile of each of the bundle's tiles; by default the same numbers.
         threads: Threads for one operator; 0 for as many as there are cores.
+        noiseless: Leave the read noise out of the fused graph (a driver brings its own).
         fused: Run a simulated device's graph whole in onnxruntime instead of layer by layer through the driver.
     """
 
@@ -56,12 +57,14 @@ class Body:
         tiles: Mapping[int, int] | None = None,
         threads: int = 0,
         fused: bool = True,
+        noiseless: bool = False,
     ) -> None:
         self.manifest = manifest
         self._folder, self._tensors, self._golden, self._driver = folder, programming, golden, driver
         self._tiles = dict(tiles) if tiles is not None else {t.index: t.index for layer in manifest.layers for t in layer.tiles}
         self._profile = driver.describe().profile
         self._threads = threads
+        self._noiseless = noiseless
         self._layers = layers_by_name(manifest.layers)
         self._hosts: dict[str, HostLayer] = {}
         self._before: dict[str, list[Array]] = {}
@@ -148,9 +151,11 @@ class Body:
         replace: dict[str, Array] = {}
         for layer in self.manifest.layers:
             replace |= corrections(layer, self.corrections[layer.name])
-            for index, block in enumerate(layer.blocks):
-                matrix = np.concatenate([matter.weights(self._tiles[t.index]) for t in layer.tiles if t.block == index], axis=1)
-                replace[block.levels] = operator_layout(layer, index, matrix)
+            if self._noiseless:
+                replace[layer.noise] = np.zeros((), dtype=np.float32)
+            for index in range(len(layer.blocks)):
+                weights = [matter.weights(self._tiles[tile.index]) for tile in layer.tiles if tile.block == index]
+                replace |= instance_weights(layer, index, weights)
         return replace
 
     def _step_by_step(self, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:

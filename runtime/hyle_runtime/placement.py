@@ -11,7 +11,7 @@ from hyle_bundle.manifest import Layer
 from hyle_substrates.driver import Driver, ProgramReport
 from hyle_substrates.host import BlockTiles, Compensation, Geometry, HostLayer
 
-__all__ = ["Tensors", "block_matrix", "host_layer", "operator_layout", "program_layer"]
+__all__ = ["Tensors", "block_matrix", "host_layer", "instance_name", "instance_weights", "operator_layout", "program_layer"]
 
 Array = np.ndarray[Any, Any]
 
@@ -75,7 +75,7 @@ def host_layer(layer: Layer, tensors: Tensors, tiles: Mapping[int, int]) -> Host
     by_block: list[list[int]] = [[] for _ in layer.blocks]
     for tile in layer.tiles:
         by_block[tile.block].append(tiles[tile.index])
-    blocks = tuple(BlockTiles(*block.rows, tuple(by_block[i])) for i, block in enumerate(layer.blocks))
+    blocks = tuple(BlockTiles(*block.rows, tuple(by_block[i]), block.row_copies, block.col_copies) for i, block in enumerate(layer.blocks))
     conv = layer.convolution
     return HostLayer(
         blocks,
@@ -94,9 +94,37 @@ def program_layer(driver: Driver, layer: Layer, tensors: Tensors, tiles: Mapping
     for tile in layer.tiles:
         start = layer.blocks[tile.block].rows[0]
         part = matrices[tile.block][tile.rows[0] - start : tile.rows[1] - start, tile.cols[0] : tile.cols[1]]
-        targets = part if part.dtype.kind == "f" else part.astype(np.int32)
+        block = layer.blocks[tile.block]
+        copied = np.tile(part, (block.row_copies, block.col_copies))
+        targets = copied if copied.dtype.kind == "f" else copied.astype(np.int32)
         reports.append(driver.program(tiles[tile.index], targets))
     return reports
+
+
+def instance_name(levels: str, copy: int) -> str:
+    """Name of the initializer of twin.onnx that holds one column copy of a block's weights."""
+    return f"{levels}#{copy}"
+
+
+def instance_weights(layer: Layer, index: int, weights: Sequence[Array]) -> dict[str, Array]:
+    """Name a device's effective weights as twin.onnx names them.
+
+    Args:
+        layer: The layer.
+        index: The block.
+        weights: Effective weights of the block's tiles in order, rows by columns with all copies, in levels.
+
+    Returns:
+        One array a column copy, in the operator's layout, the mean over row copies.
+    """
+    block = layer.blocks[index]
+    rows = block.rows[1] - block.rows[0]
+    split = [w.reshape(block.row_copies, rows, block.col_copies, -1).mean(axis=0) for w in weights]
+    joined = np.concatenate(split, axis=2)
+    return {
+        instance_name(block.levels, copy): operator_layout(layer, index, joined[:, copy]).astype(np.float32)
+        for copy in range(block.col_copies)
+    }
 
 
 def corrections(layer: Layer, correction: Compensation) -> dict[str, Array]:

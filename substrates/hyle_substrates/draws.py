@@ -15,6 +15,7 @@ import numpy as np
 __all__ = ["Float64s", "inverse_normal", "normal", "uniform"]
 
 Float64s = np.ndarray[Any, np.dtype[np.float64]]
+CHUNK = 8192
 
 _CENTRAL = (
     (3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3, 1.3731693765509461125e4,
@@ -58,14 +59,26 @@ def inverse_normal(p: Float64s) -> Float64s:
 
     Source: Wichura 1988, algorithm AS 241 (PPND16), Applied Statistics 37, 477.
     """
+    flat = p.reshape(-1)
+    out = np.empty_like(flat)
+    for start in range(0, flat.size, CHUNK):
+        _quantiles(flat[start : start + CHUNK], out[start : start + CHUNK])
+    return out.reshape(p.shape)
+
+
+def _quantiles(p: Float64s, out: Float64s) -> None:
     q = p - 0.5
-    out: Float64s = q * _ratio(0.180625 - q * q, _CENTRAL)
-    tail = np.abs(q) > 0.425
-    if tail.any():
-        r = np.sqrt(-np.log(np.minimum(p[tail], 1.0 - p[tail])))
-        magnitude = np.where(r <= 5.0, _ratio(r - 1.6, _MIDDLE), _ratio(r - 5.0, _FAR))
-        out[tail] = np.copysign(magnitude, q[tail])
-    return out
+    np.multiply(q, _ratio(0.180625 - q * q, _CENTRAL), out=out)
+    tail = np.flatnonzero(np.abs(q) > 0.425)
+    if not tail.size:
+        return
+    beyond = p[tail]
+    r = np.sqrt(-np.log(np.minimum(beyond, 1.0 - beyond)))
+    magnitude = _ratio(r - 1.6, _MIDDLE)
+    far = np.flatnonzero(r > 5.0)
+    if far.size:
+        magnitude[far] = _ratio(r[far] - 5.0, _FAR)
+    out[tail] = np.copysign(magnitude, q[tail])
 
 
 def uniform(seed: int, *path: str | int, shape: tuple[int, ...]) -> Float64s:

@@ -42,11 +42,25 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class BlockTiles:
-    """Rows that are driven together: their span in the flattened matrix, and the device's tiles over the columns."""
+    """Rows that are driven together: their span in the flattened matrix, and the device's tiles over the columns.
+
+    Each tile holds its part `row_copies` times below itself and `col_copies` times beside itself.
+    """
 
     start: int
     stop: int
     tiles: tuple[int, ...]
+    row_copies: int = 1
+    col_copies: int = 1
+
+    def read(self, driver: Driver, codes: Codes) -> Float32s:
+        """Drive the block (vectors by its rows); ADC codes averaged over column copies, vectors by columns."""
+        driven = np.tile(codes, (1, self.row_copies)) if self.row_copies > 1 else codes
+        answers = driver.apply(self.tiles, driven).astype(np.float32)
+        if self.col_copies == 1:
+            return answers
+        out: Float32s = answers.reshape(len(codes), self.col_copies, -1).mean(axis=1)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +109,7 @@ class HostLayer:
         seen = self.encode(profile, x)
         total: Array = np.zeros((), dtype=np.float32)
         for gain, block in zip(self.gain, self.blocks, strict=True):
-            codes = driver.apply(block.tiles, seen.codes[:, block.start : block.stop])
-            total = total + io.decode(codes.astype(np.float32), gain)
+            total = total + io.decode(block.read(driver, seen.codes[:, block.start : block.stop]), gain)
         return self.layout(total * seen.full_scale[:, None] + self.offset, seen.lead)
 
     def encode(self, profile: Profile, x: Float32s) -> Vectors:
@@ -169,13 +182,13 @@ def _taps(x: Array, geometry: Geometry) -> Array:
 
 def probe(driver: Driver, blocks: Sequence[BlockTiles], codes: Codes) -> list[Float32s]:
     """Drive every block with its part of `codes` (vectors by all rows); ADC codes, one array a block."""
-    return [driver.apply(block.tiles, codes[:, block.start : block.stop]).astype(np.float32) for block in blocks]
+    return [block.read(driver, codes[:, block.start : block.stop]) for block in blocks]
 
 
 def unit_probe(driver: Driver, blocks: Sequence[BlockTiles], levels: int) -> list[Float32s]:
     """Drive one row after another at full scale; ADC codes, rows of the block by columns, one array a block."""
     kind = np.int32 if levels else np.float32
-    return [driver.apply(b.tiles, (np.eye(b.stop - b.start) * (levels or 1)).astype(kind)).astype(np.float32) for b in blocks]
+    return [b.read(driver, (np.eye(b.stop - b.start) * (levels or 1)).astype(kind)) for b in blocks]
 
 
 def compensate(

@@ -22,6 +22,7 @@ __all__ = [
     "ProfileError",
     "Weights",
     "decode_profile",
+    "find_profile",
     "load_profile",
     "profile_names",
 ]
@@ -165,7 +166,12 @@ def profile_names() -> tuple[str, ...]:
 
 
 def load_profile(name: str) -> Profile:
-    """Find a profile by name, or read it from a path that ends in `.toml`.
+    """Find a profile by name, or read it from a path that ends in `.toml`; errors as for `find_profile`."""
+    return find_profile(name)[0]
+
+
+def find_profile(name: str) -> tuple[Profile, bytes]:
+    """Find a profile by name, or read it from a path that ends in `.toml`; also its text, byte for byte.
 
     Raises:
         ProfileError: There is no such profile, or it is wrong.
@@ -174,4 +180,5 @@ def load_profile(name: str) -> Profile:
     if path is None or not path.is_file():
         known = ", ".join(profile_names())
         raise ProfileError(f"There is no target {name!r}.", remedy=f"Choose one of: {known}; or give the path of a .toml file.")
-    return decode_profile(path.read_bytes(), str(path.name))
+    text = path.read_bytes()
+    return decode_profile(text, path.name), text

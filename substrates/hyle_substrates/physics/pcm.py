@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import Draw, Float64s, Matter, decode_physics
 
-__all__ = ["SUBSTRATE", "LogThenPolynomial", "Pcm", "PcmConstants", "PowerLaw", "drifted", "programmed", "read_noise"]
+__all__ = ["SUBSTRATE", "LogThenPolynomial", "Pcm", "PcmConstants", "PowerLaw", "accumulated", "drifted", "programmed", "read_amplitude"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 SMALLEST = 1e-7
@@ -67,7 +67,7 @@ def _polynomial(g: Any, terms: tuple[float, ...]) -> Any:
     return total
 
 
-def evaluate_law(law: LogThenPolynomial | PowerLaw, g: Any) -> Any:
+def _law(law: LogThenPolynomial | PowerLaw, g: Any) -> Any:
     """Value of a law at relative conductances `g` (any shape, > 0)."""
     xp = array_namespace(g)
     if isinstance(law, PowerLaw):
@@ -95,20 +95,23 @@ def drift_exponent(target: Any, xi: Any, constants: PcmConstants) -> Any:
     """Drift exponent of a device, from its target conductance (over `g_max_us`) and a standard normal deviate."""
     xp = array_namespace(target)
     g = xp.clip(target, SMALLEST, None)
-    return xp.abs(evaluate_law(constants.drift_mean, g) + evaluate_law(constants.drift_std, g) * xi)
+    return xp.abs(_law(constants.drift_mean, g) + _law(constants.drift_std, g) * xi)
 
 
 def drifted(g: Any, nu: Any, age_s: float, constants: PcmConstants) -> Any:
     """Conductance `age_s` after programming: g·((t + t0)/t0)^-nu."""
-    return g * ((age_s + constants.t0_s) / constants.t0_s) ** (-nu)
+    return g * array_namespace(g).exp(-math.log((age_s + constants.t0_s) / constants.t0_s) * nu)
 
 
-def read_noise(g: Any, aged: Any, age_s: float, constants: PcmConstants) -> Any:
-    """Standard deviation of the accumulated 1/f noise of `aged` conductances that were `g` when programmed."""
-    xp = array_namespace(g)
+def read_amplitude(g: Any, constants: PcmConstants) -> Any:
+    """Amplitude of the 1/f noise, relative, of devices programmed to `g` (over `g_max_us`)."""
+    return _law(constants.read, array_namespace(g).clip(g, SMALLEST, None))
+
+
+def accumulated(age_s: float, constants: PcmConstants) -> float:
+    """How the 1/f noise has grown `age_s` after programming: its standard deviation over its amplitude."""
     t = age_s + constants.t0_s
-    q = evaluate_law(constants.read, xp.clip(g, SMALLEST, None))
-    return aged * q * math.sqrt(math.log((t + constants.t_read_s) / (2.0 * constants.t_read_s)))
+    return math.sqrt(math.log((t + constants.t_read_s) / (2.0 * constants.t_read_s)))
 
 
 class Pcm:
@@ -130,19 +133,21 @@ class Pcm:
         shape = targets.shape
         reached = programmed(plus, draw("program+", shape), constants) - programmed(minus, draw("program-", shape), constants)
         active = xp.where(reached >= 0.0, plus, minus)
-        return {"reached": reached, "exponent": drift_exponent(active, draw("drift", shape), constants)}
+        magnitude = xp.abs(reached)
+        largest = max(float(xp.max(magnitude)), SMALLEST) if magnitude.size else 1.0
+        return {
+            "reached": reached,
+            "exponent": drift_exponent(active, draw("drift", shape), constants),
+            "amplitude": read_amplitude(magnitude / largest, constants),
+        }
 
     def age(self, profile: Profile, matter: Matter, age_s: float, draw: Draw) -> Float64s:
         """Let pairs drift and read them; arguments as in `Substrate.age`."""
         constants = decode_physics(profile, PcmConstants)
         reached = matter["reached"]
         xp = array_namespace(reached)
-        magnitude = xp.abs(reached)
-        largest = max(float(xp.max(magnitude)), SMALLEST) if magnitude.size else 1.0
-        g = magnitude / largest
-        aged = drifted(g, matter["exponent"], age_s, constants)
-        noisy = xp.clip(aged + read_noise(g, aged, age_s, constants) * draw("read", g.shape), 0.0, None)
-        out: Float64s = xp.sign(reached) * noisy * largest
+        relative = 1.0 + matter["amplitude"] * accumulated(age_s, constants) * draw("read", reached.shape)
+        out: Float64s = drifted(reached, matter["exponent"], age_s, constants) * xp.clip(relative, 0.0, None)
         return out
 
 
