@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
 
     def show(progress: Progress) -> None:
         if progress.stage == "upload":
-            console.progress(f"uploading {progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB")
+            console.progress(f"uploading: {progress.done / 1e6:.1f} of {progress.total / 1e6:.1f} MB")
         else:
             console.progress(_STAGES[progress.stage])
 

@@ -42,15 +42,12 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     with connect_from(args) as client:
         info = client.metadata(args.model)
         samples = read_samples(args.data, info.inputs)
-        answers = ask(
-            client,
-            args.model,
-            samples,
-            batch=args.batch,
-            report=lambda done: (
-                console.progress(f"{done} of {len(samples)} samples") if done % 100 < args.batch else None
-            ),
-        )
+
+        def report(done: int) -> None:
+            if done % 100 < args.batch:
+                console.progress(f"asking: {done} of {len(samples)} samples")
+
+        answers = ask(client, args.model, samples, batch=args.batch, report=report)
     if args.out:
         _write(args.out, answers)
     return {

@@ -47,9 +47,8 @@ def test_infer_writes_the_answers(address, data, tmp_path, capsys, weights):
     with np.load(out) as answers, np.load(data) as asked:
         np.testing.assert_allclose(answers["y"], asked["x"] @ weights, rtol=1e-6)
     captured = capsys.readouterr()
-    assert captured.out == ""
     assert "accuracy 80.00 %" in captured.err
-    assert "p99 ms" in captured.err
+    assert "p99 ms" in captured.out
 
 
 def test_infer_refuses_an_output_that_cannot_be_written(address, data, tmp_path, capsys):
@@ -76,7 +75,7 @@ def test_deploy_status_rollback_for_people(address, bundle, capsys):
     assert main(["status", "--to", address]) == 0
     assert main(["rollback", "linear", "--to", address]) == 0
     captured = capsys.readouterr()
-    assert captured.out == ""
+    assert "serves" in captured.out
     for words in (
         "programming the device",
         "linear 2 serves",
