@@ -1,0 +1,43 @@
+# Every target makes its own virtual environment in .venv first; a second run finds it there.
+SHELL := /bin/bash
+PYTEST := .venv/bin/python -m pytest
+COVERAGE := --cov --cov-branch --cov-report=term:skip-covered
+WORKERS ?= 2
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help setup demo test test-long lint check bench pin clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+setup: ## virtual environment with everything for development, and Mosquitto where apt may install it
+	@scripts/setup.sh dev
+
+demo: ## the whole way on this machine: compile, deploy, ask, watch, roll back
+	@scripts/setup.sh demo
+	@.venv/bin/hyle demo
+
+test: setup ## the test suite with branch coverage, without the heavy sweeps
+	@$(PYTEST) -q -n $(WORKERS) -m "not long" $(COVERAGE)
+
+test-long: setup ## the heavy sweeps alone
+	@$(PYTEST) -m long
+
+lint: setup ## format, lint, types, import rules, generated code
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python protos/generate.py --check
+
+check: lint ## what CI runs, and at least 90 % of branches covered
+	@$(PYTEST) -q -n $(WORKERS) -m "not long" $(COVERAGE) --cov-fail-under=90
+
+bench: setup ## every figure of the README, each from one file of benchmarks/
+	@set -e; files=$$(ls benchmarks/bench_*.py); for file in $$files; do echo "== $$file"; .venv/bin/python $$file; done
+
+pin: setup ## write constraints.txt from what .venv holds
+	@.venv/bin/python scripts/pin.py > constraints.new && mv constraints.new constraints.txt
+
+clean: ## remove the virtual environment and every cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage* demo-out results build dist

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Makes .venv with what EXTRA (dev or demo) asks for, and Mosquitto where apt may install it. Does nothing when all is there.
+# Usage: scripts/setup.sh EXTRA        PYTHON=… names the interpreter.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+extra=${1:?usage: scripts/setup.sh EXTRA}
+venv=.venv
+stamp=$venv/.installed-$extra
+export PATH="$PATH:/usr/sbin:/sbin"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"
+  elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo -n "$@"
+  else return 1; fi
+}
+
+apt_install() {
+  command -v apt-get >/dev/null || return 1
+  local options=(-y -qq --no-install-recommends -o DPkg::Lock::Timeout=60 -o Acquire::Retries=2)
+  say "installing $* by apt-get"
+  as_root timeout 300 env DEBIAN_FRONTEND=noninteractive apt-get install "${options[@]}" "$@" >/dev/null 2>&1 && return 0
+  as_root timeout 180 apt-get update -qq >/dev/null 2>&1 || return 1
+  as_root timeout 300 env DEBIAN_FRONTEND=noninteractive apt-get install "${options[@]}" "$@" >/dev/null
+}
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+  local name
+  for name in ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3}; do
+    if command -v "$name" >/dev/null && new_enough "$name"; then command -v "$name"; return 0; fi
+  done
+  return 1
+}
+
+make_venv() {
+  local python
+  if ! python=$(find_python); then
+    apt_install python3 python3-venv && python=$(find_python) || {
+      say "no Python 3.11 or newer. Install one (Debian: apt-get install python3 python3-venv) or name it with PYTHON=…"
+      exit 1
+    }
+  fi
+  if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+    apt_install "$(basename "$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')")-venv" || {
+      say "$python cannot make virtual environments. Install its venv package (Debian: apt-get install python3-venv)."
+      exit 1
+    }
+  fi
+  say "making $venv with $("$python" --version)"
+  rm -rf "$venv"
+  "$python" -m venv "$venv"
+}
+
+install_packages() {
+  say "installing hyle[$extra] into $venv"
+  # Old pips build some packages that new ones find as wheels.
+  "$venv/bin/python" -m pip install -q --upgrade pip
+  "$venv/bin/python" -m pip install -q -c constraints.txt -e ".[$extra]" || {
+    say "pip could not install. See that a package index can be reached, then run the same command again."
+    exit 1
+  }
+  touch "$stamp"
+}
+
+ensure_mosquitto() {
+  command -v mosquitto >/dev/null && return 0
+  [ -e "$venv/.no-mosquitto" ] && return 0
+  apt_install mosquitto && return 0
+  touch "$venv/.no-mosquitto"
+  say "no mosquitto, and apt-get may not be used here: tests against a real Mosquitto are skipped, the demo uses its embedded broker."
+}
+
+if ! [ -x "$venv/bin/python" ] || ! new_enough "$venv/bin/python"; then make_venv; fi
+if ! [ -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then install_packages; fi
+ensure_mosquitto
