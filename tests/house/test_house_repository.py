@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -49,15 +50,13 @@ FORBIDDEN = [
 
 
 def tracked() -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
-    if listed.returncode == 0:
-        names = listed.stdout.decode().split("\0")
-    else:
-        skip = {".venv", ".git", "build", "dist"}
-        names = [
-            str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if not skip & set(path.relative_to(ROOT).parts)
-        ]
-    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+    """Files under version control; without git (a source archive), every file but what tools leave behind."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+        return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+    left = {"build", "dist", "demo-out", "results", "__pycache__"}
+    inside = ((path, path.relative_to(ROOT).parts) for path in ROOT.rglob("*") if path.is_file())
+    return [path for path, parts in inside if not any(part in left or part.startswith(".") for part in parts[:-1])]
 
 
 def requirements() -> dict[str, Requirement]:
