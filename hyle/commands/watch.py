@@ -74,7 +74,7 @@ def render(result: dict[str, object], console: Console) -> None:
     nodes = cast(list[Mapping[str, object]], result["nodes"])
     console.table("", _COLUMNS, list(_rows(nodes)))
     console.say(
-        f"{len(nodes)} nodes, {result['messages']} messages"
+        f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}, {result['messages']} messages"
         + (f", {result['refused']} unreadable" if result["refused"] else "")
         + ("" if result["connected"] else "; the broker is away")
     )

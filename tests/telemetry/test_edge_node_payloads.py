@@ -9,7 +9,7 @@ from fleet_fakes import model, node
 from hyle_agent.snapshot import ModelSnapshot, NodeSnapshot
 from hyle_agent.telemetry.edge_node import EdgeNode, Sample
 from hyle_agent.telemetry.metrics import MODEL_METRICS, NODE_METRICS, audit_rows, fit, print_audit, read_model
-from hyle_agent.telemetry.reporter import asks_for_rebirth
+from hyle_agent.telemetry.session import asks_for_rebirth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparkplug_wire import BOOLEAN, DOUBLE, INT64, STRING, UINT32, UINT64, decode, rebirth_command

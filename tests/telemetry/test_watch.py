@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,7 +112,7 @@ def test_the_verb_gives_one_json_document(
 def test_the_verb_shows_a_table_once(mosquitto: Broker, report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     report(mosquitto.port, State().moving())
     assert main(["watch", "--broker", f"127.0.0.1:{mosquitto.port}", "--once", "--seconds", "1.5"]) == 0
-    shown = capsys.readouterr().err
+    shown = "".join(capsys.readouterr())
     assert "hyle/edge" in shown
     assert "lenet" in shown
     assert "0.01 / 0.05" in shown
@@ -133,15 +130,22 @@ def test_the_verb_shows_the_fleet_live(
         monkeypatch.setitem(sys.modules, "rich.live", None)
     report(mosquitto.port, State().moving())
     assert main(["watch", "--broker", f"127.0.0.1:{mosquitto.port}", "--seconds", "1.5"]) == 0
-    assert "lenet" in capsys.readouterr().err
+    assert "lenet" in "".join(capsys.readouterr())
 
 
 def test_the_verb_ends_with_ctrl_c_and_shows_what_it_knew(mosquitto: Broker, report: Report) -> None:
     report(mosquitto.port, State().moving())
     command = [sys.executable, "-m", "hyle.cli", "watch", "--broker", f"127.0.0.1:{mosquitto.port}"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"}) as process:
-        threading.Thread(target=lambda: (time.sleep(2), process.send_signal(signal.SIGINT))).start()
-        shown = process.communicate(timeout=20)[1]
+    with (
+        Host(mosquitto.port) as host,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            host.await_count(1, "NCMD")
+            process.send_signal(signal.SIGINT)
+            shown = process.communicate(timeout=20)[0]
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert "hyle/edge" in shown
 
@@ -158,7 +162,7 @@ def test_what_came_over_the_network_cannot_steer_the_terminal(capsys: pytest.Cap
         {"group": "g", "node": "n", "state": "online", "models": {"m\x1b": {"online": True, "metrics": {}}}},
     ]
     verb.render({"nodes": nodes, "messages": 1, "refused": 2, "connected": False}, Console())
-    shown = capsys.readouterr().err
+    shown = "".join(capsys.readouterr())
     assert "\x1b" not in shown
     assert "2 unreadable" in shown
     assert "the broker is away" in shown
