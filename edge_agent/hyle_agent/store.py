@@ -48,7 +48,12 @@ class Store:
         with disk.explained(root):
             root.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(root)
-            self._recover()
+        try:
+            with disk.explained(root):
+                self._recover()
+        except BaseException:
+            self._lock.close()
+            raise
 
     def close(self) -> None:
         """Let another agent own the store."""

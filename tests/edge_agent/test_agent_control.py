@@ -1,4 +1,4 @@
-"""The control service over gRPC: plan, upload, install, activate, roll back, self-test, remove; what fails changes nothing."""
+"""The control service over gRPC, from plan to removal; what fails changes nothing."""
 
 from __future__ import annotations
 

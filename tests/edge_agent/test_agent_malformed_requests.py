@@ -1,4 +1,4 @@
-"""Each malformed request gets Triton's status and a sentence that names field, expected and got; none is OK or INTERNAL."""
+"""Each malformed request gets Triton's status and a sentence that names field, expected and got."""
 
 from __future__ import annotations
 

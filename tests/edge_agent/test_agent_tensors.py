@@ -26,10 +26,9 @@ def info(name: str, *shape: int) -> TensorInfo:
 
 def finite(name: str) -> st.SearchStrategy:
     shape = hnp.array_shapes(max_dims=3, max_side=4)
-    elements = {"allow_nan": False, "allow_infinity": False} if DATATYPES[name].is_float else None
-    return hnp.arrays(
-        DATATYPES[name].element, shape, elements=elements and hnp.from_dtype(DATATYPES[name].element, **elements)
-    )
+    kind = DATATYPES[name]
+    bounds = {"allow_nan": False, "allow_infinity": False} if kind.is_float else {}
+    return hnp.arrays(kind.element, shape, elements=hnp.from_dtype(kind.element, **bounds))
 
 
 @pytest.mark.parametrize("name", NUMBERS)
