@@ -4,6 +4,8 @@ PYTEST := .venv/bin/python -m pytest
 COVERAGE := --cov --cov-branch --cov-report=term:skip-covered
 WORKERS ?= 2
 export PATH := $(PATH):/usr/sbin:/sbin
+# onnxruntime from 1.29 on reports usage to its makers unless told otherwise before it is imported.
+export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help setup demo test test-long lint check bench pin clean
 

@@ -145,6 +145,12 @@ def test_the_build_context_holds_every_package_of_the_distribution():
     assert set(project["project"]["license-files"]) | {project["project"]["readme"]} <= kept
 
 
+@pytest.mark.parametrize("name", ["systemd/hyle-agent.service", "container/Dockerfile"])
+def test_no_agent_is_started_with_onnxruntimes_own_telemetry(name):
+    lines = (DEPLOY / name).read_text().splitlines()
+    assert any(line.startswith(("Environment=", "ENV ")) and "ORT_DISABLE_TELEMETRY=1" in line for line in lines)
+
+
 def exported_names() -> set[str]:
     def readings(metrics):
         return {metric.name: "text" if metric.datatype == DataType.String else 1.0 for metric in metrics}

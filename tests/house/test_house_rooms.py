@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,26 @@ def test_the_client_loads_neither_onnx_nor_torch_nor_a_runtime():
 
 def test_import_hyle_loads_nothing_heavy():
     assert not loaded_by("hyle", "hyle.cli") & {"numpy", "onnx", "onnxruntime", "torch", "grpc", "paho", "cryptography"}
+
+
+@pytest.mark.xfail(
+    strict=True, reason="hyle_runtime and hyle_compiler do not set ORT_DISABLE_TELEMETRY before importing it"
+)
+@pytest.mark.parametrize("room", ["hyle_runtime", "hyle_agent", "hyle_compiler"])
+def test_onnxruntime_does_not_report_to_its_makers(room, tmp_path):
+    """From 1.29 on it sends usage to its makers unless ORT_DISABLE_TELEMETRY is set before its import.
+
+    Its identifier and queue in the user's cache folder are the sign of it.
+    """
+    silent = {"ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in silent} | {"HOME": str(tmp_path)}
+    script = "import importlib, sys\nfor name in sys.argv[2:]: importlib.import_module(name)\n"
+    script += "import onnxruntime\nonnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+    model = ROOT / "tests" / "data" / "digits_mlp" / "model.onnx"
+    command = [sys.executable, "-c", script, str(model), *modules(room)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("word", ["utils", "helpers", "common", "manager", "misc"])
