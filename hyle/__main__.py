@@ -1,3 +1,5 @@
-from hyle.cli import main
 import sys
+
+from hyle.cli import main
+
 sys.exit(main())

@@ -95,7 +95,10 @@ def _run(verb: Verb, args: argparse.Namespace) -> int:
             traceback.print_exc()
         if args.json:
             _emit_json({"error": "internal error", "remedy": "Run again with HYLE_DEBUG=1 and report the trace."})
-        print(f"internal error: {type(error).__name__}\nRun again with HYLE_DEBUG=1 and report the trace.", file=sys.stderr)
+        print(
+            f"internal error: {type(error).__name__}\nRun again with HYLE_DEBUG=1 and report the trace.",
+            file=sys.stderr,
+        )
         return 1
     console.done()
     if args.json:
@@ -131,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = _load(name)
     except ModuleNotFoundError as error:
         print(
-            f"error: `hyle {name}` needs the package {error.name}.\nInstall it with: pip install 'hyle[compiler]'", file=sys.stderr
+            f"error: `hyle {name}` needs the package {error.name}.\nInstall it with: pip install 'hyle[compiler]'",
+            file=sys.stderr,
         )
         return 2
     parser = argparse.ArgumentParser(prog=f"hyle {name}", description=verb.HELP)

@@ -26,7 +26,7 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
-    """What a layer sees: vectors (vectors by rows) with the sample's largest magnitude each, and a pool of magnitudes."""
+    """What a layer sees: vectors (vectors by rows), the largest magnitude of each sample, a pool of magnitudes."""
 
     vectors: Float32s
     scales: Float32s
@@ -63,7 +63,9 @@ def start_session(path: Path, options: ort.SessionOptions | None = None) -> ort.
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         text = (str(error).splitlines() or [""])[0][:300]
-        raise ModelError(f"onnxruntime refuses the model: {text}", remedy="Check the model with onnx.checker.") from error
+        raise ModelError(
+            f"onnxruntime refuses the model: {text}", remedy="Check the model with onnx.checker."
+        ) from error
 
 
 def run_in_batches(
@@ -78,12 +80,16 @@ def run_in_batches(
     size = min([batch, *fixed])
     whole = samples.head(len(samples) // size * size) if fixed else samples
     if not len(whole):
-        raise CalibrationError(f"The model wants batches of {size}; there are {len(samples)} samples.", remedy="Give more samples.")
+        raise CalibrationError(
+            f"The model wants batches of {size}; there are {len(samples)} samples.", remedy="Give more samples."
+        )
     try:
         return [list(session.run(list(outputs), feed)) for feed in whole.batches(size)]
     except Exception as error:
         text = (str(error).splitlines() or [""])[0][:300]
-        raise CalibrationError(f"The model does not take these samples: {text}", remedy="Check shapes and values.") from error
+        raise CalibrationError(
+            f"The model does not take these samples: {text}", remedy="Check shapes and values."
+        ) from error
 
 
 def observe(
@@ -92,7 +98,9 @@ def observe(
     """Collect the vectors of every layer, and the model's own outputs in batches."""
     inputs = {i.name for i in session.get_inputs()}
     names = [o.name for o in session.get_outputs()]
-    collectors = {layer.name: _Collector(layer, len(samples), np.random.default_rng([seed, i])) for i, layer in enumerate(layers)}
+    collectors = {
+        layer.name: _Collector(layer, len(samples), np.random.default_rng([seed, i])) for i, layer in enumerate(layers)
+    }
     outputs: list[list[np.ndarray[Any, Any]]] = []
     for feed in samples.batches(BATCH):
         values = dict(zip(names, run_in_batches(session, names, Samples(feed, None))[0], strict=True))
@@ -117,7 +125,8 @@ class _Collector:
     def add(self, x: Float32s) -> None:
         if not np.isfinite(x).all():
             raise CalibrationError(
-                f"The input of layer {self._layer.name!r} is NaN or infinite on the samples.", remedy="Check the samples and the model."
+                f"The input of layer {self._layer.name!r} is NaN or infinite on the samples.",
+                remedy="Check the samples and the model.",
             )
         geometry = self._layer.geometry
         scale = sample_scale(x, geometry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import ndonnx as ndx
@@ -20,7 +21,9 @@ DOMAIN = "hyle.physical"
 
 def input_names(layer: Calibrated) -> tuple[str, ...]:
     """What the body's inputs after the layer's own are bound to, in order; a block's levels once a column copy."""
-    blocks = [name for b in range(len(layer.placed.blocks)) for name in (*[f"{b}/levels"] * layer.col_copies, f"{b}/gain")]
+    blocks = [
+        name for b in range(len(layer.placed.blocks)) for name in (*[f"{b}/levels"] * layer.col_copies, f"{b}/gain")
+    ]
     return ("full_scale", "noise", "offset", *blocks)
 
 
@@ -63,7 +66,7 @@ def _average(tape: _Tape, layer: Calibrated, read: ir.Value) -> ir.Value:
     cols = layer.placed.layer.matrix.shape[1]
     axis = tape.constant(np.array([-1 if layer.placed.layer.geometry is None else 1], dtype=np.int64))
     edges = [tape.constant(np.array([cols * copy], dtype=np.int64)) for copy in range(layer.col_copies + 1)]
-    parts = [tape.op("Slice", read, start, stop, axis) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [tape.op("Slice", read, start, stop, axis) for start, stop in pairwise(edges)]
     return tape.op("Mul", tape.op("Sum", *parts), tape.constant(np.float32(1.0 / layer.col_copies)))
 
 
@@ -148,7 +151,9 @@ class _Tape:
         return known["result"]
 
     def function(self, name: str) -> ir.Function:
-        graph = ir.Graph(self._inputs, [self._nodes[-1].outputs[0]], nodes=self._nodes, opset_imports={"": self.opset}, name=name)
+        graph = ir.Graph(
+            self._inputs, [self._nodes[-1].outputs[0]], nodes=self._nodes, opset_imports={"": self.opset}, name=name
+        )
         return ir.Function(DOMAIN, name, graph=graph, attributes=[])
 
     def _name(self) -> str:
@@ -165,5 +170,3 @@ def _trace(function: Callable[..., Any], count: int) -> Sequence[ir.Node]:
     arguments = [ndx.argument(shape=("N",), dtype=ndx.float32) for _ in range(count)]
     built = ndx.build({f"a{i}": argument for i, argument in enumerate(arguments)}, {"result": function(*arguments)})
     return list(ir.from_proto(built).graph)
-
-

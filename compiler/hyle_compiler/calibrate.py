@@ -157,7 +157,7 @@ def _powers(most: int) -> list[int]:
 
 
 def _matter_variance(placed: Placed, seen: Observed, profile: Profile, seed: int) -> float:
-    """Variance of the answers that one instance's write errors and a day of ageing leave after a gain and an offset a column."""
+    """Variance of the answers of one instance after a day, once every column has its gain and offset."""
     if profile.weights.levels == 0:
         return 0.0
     substrate = load_substrate(profile.substrate)

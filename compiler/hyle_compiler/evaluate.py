@@ -34,8 +34,9 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 BATCH = 128
-DATATYPES = {"float32": "FP32", "float64": "FP64", "float16": "FP16", "bool": "BOOL", "int8": "INT8", "int16": "INT16", "int32": "INT32",
-             "int64": "INT64", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "object": "BYTES"}  # fmt: skip
+DATATYPES = {"float32": "FP32", "float64": "FP64", "float16": "FP16", "bool": "BOOL", "object": "BYTES"} | {
+    f"{kind}{bits}": f"{kind.upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
 NUMPY_TYPES = {word: name for name, word in DATATYPES.items()}
 
 
@@ -69,12 +70,16 @@ class Evaluation:
 
 def tensor_file(path: Path) -> TensorFile:
     """Map a tensor file of an extracted bundle into memory."""
-    return TensorFile(memoryview(np.memmap(path, dtype=np.uint8, mode="r")))
+    return TensorFile(memoryview(np.memmap(path, dtype=np.uint8, mode="r")))  # type: ignore[arg-type]
 
 
 def score(answers: Array, labels: Array) -> float:
     """Share of samples whose largest output (last axis) is the label."""
-    return float(np.mean(answers.reshape(len(labels), -1, answers.shape[-1])[:, 0].argmax(axis=-1) == labels.reshape(len(labels))))
+    return float(
+        np.mean(
+            answers.reshape(len(labels), -1, answers.shape[-1])[:, 0].argmax(axis=-1) == labels.reshape(len(labels))
+        )
+    )
 
 
 def run_batches(body: Body, samples: Samples, output: str) -> Array:
@@ -133,7 +138,13 @@ def as_json(evaluation: Evaluation) -> Mapping[str, object]:
         "metric": evaluation.metric,
         "samples": evaluation.samples,
         "ages": [
-            {"age_s": a.age_s, "mean": a.mean, "std": a.std, "scores": list(a.scores), "residual": float(np.mean(a.residuals))}
+            {
+                "age_s": a.age_s,
+                "mean": a.mean,
+                "std": a.std,
+                "scores": list(a.scores),
+                "residual": float(np.mean(a.residuals)),
+            }
             for a in evaluation.ages
         ],
     }
@@ -163,7 +174,16 @@ def evaluate_bundle(
     labels = _top(chosen) if samples.labels is None else samples.labels.reshape(len(samples))
     metric = "top-1" if samples.labels is not None else "agreement"
     found = evaluate_folder(
-        folder, manifest, profile, samples, labels, metric=metric, ages_s=ages_s, seeds=seeds, threads=threads, progress=progress
+        folder,
+        manifest,
+        profile,
+        samples,
+        labels,
+        metric=metric,
+        ages_s=ages_s,
+        seeds=seeds,
+        threads=threads,
+        progress=progress,
     )
     scores = {"float": None if reference is None else score(reference, labels), "exact": score(exact, labels)}
     return {**scores, **as_json(found)}
@@ -173,7 +193,9 @@ def exact_body(folder: Path, manifest: Manifest, profile: Profile, *, fused: boo
     """The compiled model on matter that holds its targets, without noise and without correction."""
     plain = msgspec.structs.replace(manifest, compensation="none")
     programming, golden = tensor_file(folder / "programming.safetensors"), tensor_file(folder / "golden.safetensors")
-    body = Body(folder, plain, programming, golden, TwinDriver(profile, noiseless=True, exact=True), fused=fused, noiseless=True)
+    body = Body(
+        folder, plain, programming, golden, TwinDriver(profile, noiseless=True, exact=True), fused=fused, noiseless=True
+    )
     body.program()
     return body
 
@@ -181,7 +203,9 @@ def exact_body(folder: Path, manifest: Manifest, profile: Profile, *, fused: boo
 def specs_of(manifest: Manifest) -> tuple[InputSpec, ...]:
     """The bundle's inputs as samples are held against them."""
     return tuple(
-        InputSpec(info.name, np.dtype(NUMPY_TYPES[info.datatype]), tuple(None if size < 0 else size for size in info.shape))
+        InputSpec(
+            info.name, np.dtype(NUMPY_TYPES[info.datatype]), tuple(None if size < 0 else size for size in info.shape)
+        )
         for info in manifest.inputs
     )
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 from hyle_bundle.manifest import Block, Convolution, Layer, Step, Tile
-from hyle_substrates.profile import Profile
 from hyle_runtime.placement import instance_name
+from hyle_substrates.profile import Profile
 from onnx_ir.passes import common
 
 from hyle_compiler.bodies import DOMAIN, body, input_names
@@ -42,7 +42,9 @@ def describe_layer(layer: Calibrated) -> Layer:
             taps *= size
         conv = Convolution(geometry.kernel, geometry.strides, geometry.pads, geometry.dilations, rows // taps)
     tiles = tuple(
-        Tile(tile.index, number, tile.rows, tile.cols) for number, block in enumerate(layer.placed.blocks) for tile in block.tiles
+        Tile(tile.index, number, tile.rows, tile.cols)
+        for number, block in enumerate(layer.placed.blocks)
+        for tile in block.tiles
     )
     return Layer(
         name=name,
@@ -78,7 +80,9 @@ def attach(model: ir.Model, layers: Sequence[Calibrated], profile: Profile, tens
         function = body(layer, profile, model.opset_imports[""])
         model.functions[function.identifier()] = function
         old = layer.placed.layer.node
-        values = {name: _initializer(graph, f"{function.name}/{name}", tensors) for name in dict.fromkeys(input_names(layer))}
+        values = {
+            name: _initializer(graph, f"{function.name}/{name}", tensors) for name in dict.fromkeys(input_names(layer))
+        }
         inputs = [values[name] for name in input_names(layer)]
         call = ir.node(function.name, [layer.placed.layer.x, *inputs], domain=DOMAIN, name=function.name)
         output = call.outputs[0]
@@ -102,7 +106,9 @@ def lower(model: ir.Model, layers: Sequence[Layer], folder: Path) -> Lowered:
 def _initializer(graph: ir.Graph, name: str, tensors: Mapping[str, Stored]) -> ir.Value:
     stored = tensors[name]
     dtype = ir.DataType.from_numpy(stored.make().dtype)
-    value = ir.Value(name=name, shape=ir.Shape(stored.spec.shape), type=ir.TensorType(dtype), const_value=stored.external(dtype))
+    value = ir.Value(
+        name=name, shape=ir.Shape(stored.spec.shape), type=ir.TensorType(dtype), const_value=stored.external(dtype)
+    )
     graph.register_initializer(value)
     return value
 
@@ -124,7 +130,7 @@ def _instance(graph: ir.Graph, name: str, nominal: ir.Value) -> ir.Value:
     shape = ir.Shape(nominal.shape or ())
     size = 4
     for dimension in shape:
-        size *= int(dimension)  # type: ignore[call-overload]
+        size *= int(dimension)  # type: ignore[arg-type]
     tensor = ir.ExternalTensor(INSTANCE, 0, size, ir.DataType.FLOAT, shape=shape, name=name)
     value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
     graph.register_initializer(value)
@@ -166,7 +172,11 @@ def _segments(model: ir.Model, layers: Sequence[Layer], folder: Path, files: dic
         physical = tuple(node.name for node, s in stages.items() if s == stage and node.domain == DOMAIN)
         inside = set(digital)
         made = {str(v.name): v for node in digital for v in node.outputs if v.name}
-        needed = tuple(name for name, v in made.items() if name in outputs or any(use.node not in inside for use in _uses(v, model)))
+        needed = tuple(
+            name
+            for name, v in made.items()
+            if name in outputs or any(use.node not in inside for use in _uses(v, model))
+        )
         read = dict.fromkeys(
             str(v.name)
             for node in digital
@@ -184,7 +194,11 @@ def _segments(model: ir.Model, layers: Sequence[Layer], folder: Path, files: dic
 
 def _outer(value: ir.Value, model: ir.Model) -> bool:
     producer = value.producer()
-    return value.is_graph_input() and value in set(model.graph.inputs) if producer is None else producer.graph is model.graph
+    return (
+        value.is_graph_input() and value in set(model.graph.inputs)
+        if producer is None
+        else producer.graph is model.graph
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Partition:
     digital: tuple[Digital, ...]
 
 
-class Refused(Exception):
+class StaysDigitalError(Exception):
     """A reason why an operator stays digital."""
 
 
@@ -65,7 +65,7 @@ def partition(model: ir.Model) -> Partition:
             continue
         try:
             physical.append(reader(node, _layer_name(node, names)))
-        except Refused as reason:
+        except StaysDigitalError as reason:
             digital.append(Digital(node.name or node.op_type, node.op_type, str(reason)))
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.graph is not model.graph and node.op_type in READERS:
@@ -87,18 +87,18 @@ def _layer_name(node: ir.Node, taken: set[str]) -> str:
 def _constant(value: ir.Value | None, what: str) -> Float32s:
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     if tensor is None:
-        raise Refused(f"its {what} is computed at run time")
+        raise StaysDigitalError(f"its {what} is computed at run time")
     if tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE):
-        raise Refused(f"its {what} is of type {tensor.dtype.name}")
+        raise StaysDigitalError(f"its {what} is of type {tensor.dtype.name}")
     if tensor.dtype is not ir.DataType.FLOAT:
-        raise Refused(f"its {what} is of type {tensor.dtype.name}; only float32 goes on physics")
+        raise StaysDigitalError(f"its {what} is of type {tensor.dtype.name}; only float32 goes on physics")
     return np.asarray(tensor.numpy())
 
 
 def _input(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
     if value is None:
-        raise Refused("its input is missing")
+        raise StaysDigitalError("its input is missing")
     return value
 
 
@@ -109,19 +109,19 @@ def _attribute(node: ir.Node, name: str, default: Any) -> Any:
 
 def _matmul(node: ir.Node, name: str) -> Candidate:
     if _is_constant(node.inputs[0]):
-        raise Refused("its constant is the left operand")
+        raise StaysDigitalError("its constant is the left operand")
     matrix = _constant(node.inputs[1], "right operand")
     if matrix.ndim != 2:
-        raise Refused(f"its constant has {matrix.ndim} dimensions")
+        raise StaysDigitalError(f"its constant has {matrix.ndim} dimensions")
     x = _input(node, 0)
     if x.shape is not None and len(x.shape) < 2:
-        raise Refused("its input has no batch dimension")
+        raise StaysDigitalError("its input has no batch dimension")
     return _candidate(name, node, "matmul", matrix, np.zeros(matrix.shape[1], dtype=np.float32), None)
 
 
 def _gemm(node: ir.Node, name: str) -> Candidate:
     if _attribute(node, "transA", 0):
-        raise Refused("its input is transposed")
+        raise StaysDigitalError("its input is transposed")
     matrix = _constant(node.inputs[1], "weight")
     if _attribute(node, "transB", 0):
         matrix = matrix.T
@@ -131,7 +131,7 @@ def _gemm(node: ir.Node, name: str) -> Candidate:
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         given = _constant(node.inputs[2], "bias")
         if given.ndim == 2 and given.shape[0] != 1:
-            raise Refused("its bias differs from row to row")
+            raise StaysDigitalError("its bias differs from row to row")
         bias = np.broadcast_to(given.reshape(-1) * np.float32(beta), bias.shape).astype(np.float32)
     return _candidate(name, node, "matmul", matrix, bias, None)
 
@@ -140,10 +140,10 @@ def _conv(node: ir.Node, name: str) -> Candidate:
     weight = _constant(node.inputs[1], "weight")
     group = int(_attribute(node, "group", 1))
     if group != 1:
-        raise Refused(f"it has {group} groups")
+        raise StaysDigitalError(f"it has {group} groups")
     axes = weight.ndim - 2
     if axes < 1:
-        raise Refused("it has no spatial axis")
+        raise StaysDigitalError("it has no spatial axis")
     kernel = tuple(weight.shape[2:])
     strides = tuple(_attribute(node, "strides", (1,) * axes))
     dilations = tuple(_attribute(node, "dilations", (1,) * axes))
@@ -154,7 +154,9 @@ def _conv(node: ir.Node, name: str) -> Candidate:
     return _candidate(name, node, "conv", weight.reshape(weight.shape[0], -1).T, bias, geometry)
 
 
-def _pads(node: ir.Node, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]) -> tuple[int, ...]:
+def _pads(
+    node: ir.Node, kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+) -> tuple[int, ...]:
     mode = _attribute(node, "auto_pad", "NOTSET")
     if mode in ("NOTSET", ""):
         return tuple(_attribute(node, "pads", (0,) * (2 * len(kernel))))
@@ -163,9 +165,9 @@ def _pads(node: ir.Node, kernel: tuple[int, ...], strides: tuple[int, ...], dila
     shape = _input(node, 0).shape
     spatial = [None] * len(kernel) if shape is None else list(shape)[2:]
     if not all(isinstance(size, int) for size in spatial):
-        raise Refused(f"its padding {mode} depends on a free dimension")
+        raise StaysDigitalError(f"its padding {mode} depends on a free dimension")
     totals = [
-        max((-(-int(size) // s) - 1) * s + d * (k - 1) + 1 - int(size), 0)  # type: ignore[call-overload]
+        max((-(-int(size) // s) - 1) * s + d * (k - 1) + 1 - int(size), 0)  # type: ignore[arg-type]
         for size, s, d, k in zip(spatial, strides, dilations, kernel, strict=True)
     ]
     small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
@@ -176,14 +178,16 @@ def _is_constant(value: ir.Value | None) -> bool:
     return value is not None and ir.convenience.get_const_tensor(value) is not None
 
 
-def _candidate(name: str, node: ir.Node, op: Literal["matmul", "conv"], matrix: Any, bias: Any, geometry: Geometry | None) -> Candidate:
+def _candidate(
+    name: str, node: ir.Node, op: Literal["matmul", "conv"], matrix: Any, bias: Any, geometry: Geometry | None
+) -> Candidate:
     x = _input(node, 0)
     if _is_constant(x):
-        raise Refused("its input is a constant")
+        raise StaysDigitalError("its input is a constant")
     if matrix.size == 0:
-        raise Refused("its weight is empty")
+        raise StaysDigitalError("its weight is empty")
     if not np.any(matrix):
-        raise Refused("all its weights are zero")
+        raise StaysDigitalError("all its weights are zero")
     return Candidate(name, node, op, x, node.outputs[0], matrix, bias, geometry)
 
 

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 from hyle_bundle import PrivateKey, write_bundle
-from hyle_bundle.manifest import FORMAT, Golden, Layer, Manifest, TensorInfo
+from hyle_bundle.manifest import Golden, Layer, Manifest, TensorInfo
 from hyle_substrates.profile import Profile
 
 from hyle_compiler import report as reports
@@ -124,7 +124,8 @@ def _compile(
     if not parts.physical:
         reasons = "; ".join(f"{d.node}: {d.reason}" for d in parts.digital) or "it has no MatMul, Gemm or Conv"
         raise PlacementError(
-            f"No layer of {model_path.name} fits {profile.name}: {reasons}.", remedy="Give a model with constant weights."
+            f"No layer of {model_path.name} fits {profile.name}: {reasons}.",
+            remedy="Give a model with constant weights.",
         )
     placed = place(parts.physical, profile)
     progress(f"observing {len(placed)} layers on {len(samples)} samples")
@@ -161,7 +162,9 @@ def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
     specs = []
     for value in model.graph.inputs:
         if value.dtype is None or value.shape is None or not isinstance(value.type, ir.TensorType):
-            raise ModelError(f"Input {value.name!r} is not a tensor of known type and rank.", remedy="Export with typed inputs.")
+            raise ModelError(
+                f"Input {value.name!r} is not a tensor of known type and rank.", remedy="Export with typed inputs."
+            )
         shape = tuple(int(size) if isinstance(size, int) else None for size in value.shape)
         specs.append(InputSpec(str(value.name), np.dtype(value.dtype.numpy()), shape))
     if not specs:
@@ -178,9 +181,13 @@ def _info(value: ir.Value) -> TensorInfo:
 def _manifest(
     model: ir.Model, path: Path, digest: str, profile: Profile, options: Options, layers: Sequence[Layer]
 ) -> Manifest:
-    name = options.name or re.sub(r"[^A-Za-z0-9._-]", "_", path.parent.name if path.stem == "model" else path.stem).lstrip("._-") or "model"
+    name = (
+        options.name
+        or re.sub(r"[^A-Za-z0-9._-]", "_", path.parent.name if path.stem == "model" else path.stem).lstrip("._-")
+        or "model"
+    )
     return Manifest(
-        format=FORMAT,
+        format="hyle-bundle/1",
         name=name,
         version=options.version,
         counter=options.counter,
@@ -238,7 +245,11 @@ def _verify(
     nominal = run_batches(exact_body(folder, manifest, profile, fused=False), some, first)
     if profile.substrate == "ideal":
         _check_ideal(nominal, answers[:count])
-    ages, seeds = ((0.0,), (options.seed,)) if profile.substrate == "ideal" else (VERIFY_AGES_S, range(options.seed, options.seed + options.instances))
+    ages, seeds = (
+        ((0.0,), (options.seed,))
+        if profile.substrate == "ideal"
+        else (VERIFY_AGES_S, range(options.seed, options.seed + options.instances))
+    )
     evaluation = evaluate_folder(
         folder, manifest, profile, some, labels, metric=metric, ages_s=ages, seeds=list(seeds), progress=progress
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def quantise(matrix: Float32s, profile: Profile) -> tuple[np.ndarray[Any, Any], 
 def _split(size: int, limit: int) -> list[Span]:
     parts = -(-size // limit)
     edges = [size * i // parts for i in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _row_spans(layer: Candidate, rows: int, limit: int) -> list[Span]:

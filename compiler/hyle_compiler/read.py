@@ -32,7 +32,9 @@ def read_model(path: Path) -> ir.Model:
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, path.parent)
     except Exception as error:
-        raise ModelError(f"{path.name} is not a valid ONNX model: {_first_line(error)}.", remedy="Export the model again.") from error
+        raise ModelError(
+            f"{path.name} is not a valid ONNX model: {_first_line(error)}.", remedy="Export the model again."
+        ) from error
     _check_opset(model, path)
     _check_operators(model)
     _check_weights(model)
@@ -76,16 +78,23 @@ def _check_external(proto: onnx.ModelProto, path: Path) -> None:
         target = (folder / entries.get("location", "")).resolve()
         if not target.is_relative_to(folder):
             raise ModelError(
-                f"Weight {tensor.name!r} lies outside the model's folder.", remedy="Keep external data beside the model."
+                f"Weight {tensor.name!r} lies outside the model's folder.",
+                remedy="Keep external data beside the model.",
             )
         if not target.is_file():
-            raise ModelError(f"The external data file {entries.get('location')!r} is missing.", remedy="Copy it beside the model.")
+            raise ModelError(
+                f"The external data file {entries.get('location')!r} is missing.", remedy="Copy it beside the model."
+            )
         try:
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
         except ValueError as error:
-            raise ModelError(f"Weight {tensor.name!r} has a broken external offset.", remedy="Export the model again.") from error
+            raise ModelError(
+                f"Weight {tensor.name!r} has a broken external offset.", remedy="Export the model again."
+            ) from error
         if offset < 0 or length < 0 or offset + length > target.stat().st_size:
-            raise ModelError(f"The external data of weight {tensor.name!r} is truncated.", remedy="Copy the data file whole.")
+            raise ModelError(
+                f"The external data of weight {tensor.name!r} is truncated.", remedy="Copy the data file whole."
+            )
 
 
 def _check_opset(model: ir.Model, path: Path) -> None:
@@ -126,9 +135,13 @@ def _check_weights(model: ir.Model) -> None:
         try:
             array = tensor.numpy()
         except Exception as error:
-            raise ModelError(f"Weight {name!r} cannot be read: {_first_line(error)}.", remedy="Export the model again.") from error
+            raise ModelError(
+                f"Weight {name!r} cannot be read: {_first_line(error)}.", remedy="Export the model again."
+            ) from error
         if not _finite(array):
-            raise ModelError(f"Weight {name!r} holds NaN or infinite values.", remedy="Train or export the model again.")
+            raise ModelError(
+                f"Weight {name!r} holds NaN or infinite values.", remedy="Train or export the model again."
+            )
 
 
 def _finite(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:

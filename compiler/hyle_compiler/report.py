@@ -32,7 +32,7 @@ def build_report(
 ) -> dict[str, Any]:
     """Gather what the compiler found, as one JSON document; scores are fractions, times seconds, energies joules."""
     reads = {layer.name: layer.macs / (layer.rows * layer.cols) for layer in layers}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": layer.name,
             "op": layer.op,
@@ -57,8 +57,8 @@ def build_report(
         "validity": profile.validity,
         "tiles": sum(len(layer.tiles) for layer in layers),
         "macs_on_physics": sum(layer.macs for layer in layers),
-        "latency_s": sum(row["latency_s"] for row in rows) or None,  # type: ignore[misc]
-        "energy_j": sum(row["energy_j"] for row in rows) or None,  # type: ignore[misc]
+        "latency_s": sum(row["latency_s"] for row in rows) or None,
+        "energy_j": sum(row["energy_j"] for row in rows) or None,
         "layers": rows,
         "digital": [{"node": d.node, "op": d.op_type, "reason": d.reason} for d in digital],
         "warnings": _warnings(float_score, evaluation),
@@ -88,16 +88,26 @@ def write_json(report: Mapping[str, Any]) -> bytes:
 def render_html(report: Mapping[str, Any]) -> bytes:
     """One self-contained page that shows the report."""
     accuracy = report["calibration"]
-    ages = [[format_duration(a["age_s"]), f"{100 * a['mean']:.2f} %", f"{100 * a['std']:.2f}"] for a in accuracy["ages"]]
+    ages = [
+        [format_duration(a["age_s"]), f"{100 * a['mean']:.2f} %", f"{100 * a['std']:.2f}"] for a in accuracy["ages"]
+    ]
     layers = [
-        [r["name"], r["op"], f"{r['rows']} × {r['cols']}", r["tiles"], f"{r['macs']:,}", r["range"], f"{100 * r['converter_error']:.2f} %"]
+        [
+            r["name"],
+            r["op"],
+            f"{r['rows']} × {r['cols']}",
+            r["tiles"],
+            f"{r['macs']:,}",
+            r["range"],
+            f"{100 * r['converter_error']:.2f} %",
+        ]
         for r in report["layers"]
     ]
     digital = [[d["node"], d["op"], d["reason"]] for d in report["digital"]]
     parts = [
         f"<h1>{html.escape(report['model'])} on {html.escape(report['target'])}</h1>",
-        f"<p>{html.escape(report['title'])}. {report['tiles']} tiles, {report['macs_on_physics']:,} multiply-accumulates "
-        "an inference on physics.</p>",
+        f"<p>{html.escape(report['title'])}. {report['tiles']} tiles, {report['macs_on_physics']:,} multiply-"
+        "accumulates an inference on physics.</p>",
         f"<h2>Accuracy on {accuracy['samples']} calibration samples ({html.escape(accuracy['metric'])})</h2>",
         f"<p>Float model {100 * accuracy['float']:.2f} %, exact matter {100 * accuracy['exact']:.2f} %.</p>",
         _table(["age", "mean over instances", "std, points"], ages),
@@ -106,16 +116,17 @@ def render_html(report: Mapping[str, Any]) -> bytes:
     ]
     if digital:
         parts += ["<h2>Operators with weights that stay digital</h2>", _table(["node", "operator", "because"], digital)]
-    parts += [f"<h2>Sources</h2><p>{html.escape(report['validity'])}</p><ul>"]
+    parts += ["<h2>Sources</h2>", f"<p>{html.escape(report['validity'])}</p><ul>"]
     parts += [f"<li>{html.escape(source)}</li>" for source in report["sources"]] + ["</ul>"]
     style = (
-        ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        ":root{color-scheme:light dark}"
+        "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "table{border-collapse:collapse}th,td{padding:.3rem .8rem;border-bottom:1px solid #8886;text-align:right}"
         "th:first-child,td:first-child{text-align:left}"
     )
     title = html.escape(f"{report['model']} on {report['target']}")
-    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>'
-    return (head + "<body>" + "\n".join(parts) + "</body></html>\n").encode()
+    head = f'<head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>'
+    return ('<!doctype html><html lang="en">' + head + "<body>" + "\n".join(parts) + "</body></html>\n").encode()
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

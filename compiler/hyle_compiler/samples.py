@@ -51,7 +51,7 @@ def load_samples(path: Path, inputs: Sequence[InputSpec]) -> Samples:
     """Read samples and hold them against the model's inputs.
 
     Raises:
-        CalibrationError: No such file, no .npz, wrong names, shapes or types, no samples, or values that are not finite.
+        CalibrationError: No such file, no .npz, wrong names, shapes or types, no samples, values not finite.
     """
     arrays = _read(path)
     labels = arrays.pop("labels", None)
@@ -63,7 +63,9 @@ def load_samples(path: Path, inputs: Sequence[InputSpec]) -> Samples:
         )
     counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise CalibrationError(f"{path.name} has {counts} samples.", remedy="Give every input the same number of samples, at least 1.")
+        raise CalibrationError(
+            f"{path.name} has {counts} samples.", remedy="Give every input the same number of samples, at least 1."
+        )
     for spec in inputs:
         _check(path.name, spec, arrays[spec.name])
     if labels is not None and labels.shape[:1] != (next(iter(counts.values())),):
@@ -87,10 +89,13 @@ def _check(file: str, spec: InputSpec, array: Array) -> None:
     )
     if not fits:
         want = tuple("any" if size is None else size for size in spec.shape)
-        raise CalibrationError(f"{file}: {spec.name!r} has the shape {array.shape}; the model wants {want}.", remedy="Reshape it.")
+        raise CalibrationError(
+            f"{file}: {spec.name!r} has the shape {array.shape}; the model wants {want}.", remedy="Reshape it."
+        )
     if array.dtype != spec.dtype:
         raise CalibrationError(
-            f"{file}: {spec.name!r} is {array.dtype}; the model wants {spec.dtype}.", remedy=f"Convert it: .astype({str(spec.dtype)!r})."
+            f"{file}: {spec.name!r} is {array.dtype}; the model wants {spec.dtype}.",
+            remedy=f"Convert it: .astype({str(spec.dtype)!r}).",
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise CalibrationError(f"{file}: {spec.name!r} holds NaN or infinite values.", remedy="Remove those samples.")

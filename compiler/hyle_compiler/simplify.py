@@ -31,7 +31,7 @@ def simplify(model: ir.Model) -> ir.Model:
             common.RemoveInitializersFromInputsPass(),
             common.IdentityEliminationPass(),
             common.RemoveUnusedNodesPass(),
-            common.RemoveUnusedFunctionsPass(),
+            common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
             common.TopologicalSortPass(),
             common.NameFixPass(),
         ):

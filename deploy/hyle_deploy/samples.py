@@ -35,6 +35,11 @@ class Samples:
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
+    def head(self, count: int) -> Samples:
+        """The first `count` samples."""
+        labels = None if self.labels is None else self.labels[:count]
+        return Samples({name: array[:count] for name, array in self.inputs.items()}, labels)
+
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Yield the inputs, `size` samples at a time; the last batch may be smaller."""
         for start in range(0, len(self), size):

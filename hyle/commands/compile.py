@@ -14,15 +14,26 @@ HELP = "Compile an ONNX model for a substrate and write a deployment bundle."
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("model", type=Path, metavar="MODEL.onnx")
-    parser.add_argument("--target", required=True, metavar="T", help="substrate to compile for (see `hyle targets`), or a profile .toml")
-    parser.add_argument("--calib", required=True, type=Path, metavar="C.npz", help="samples: one array an input, named like it")
+    parser.add_argument(
+        "--target", required=True, metavar="T", help="substrate to compile for (see `hyle targets`), or a profile .toml"
+    )
+    parser.add_argument(
+        "--calib", required=True, type=Path, metavar="C.npz", help="samples: one array an input, named like it"
+    )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT.hyle")
     parser.add_argument("--name", help="name of the model (default: the file's)")
     parser.add_argument("--version", default="1", help="version of the model, for people (default: 1)")
-    parser.add_argument("--counter", type=int, default=1, help="monotonic counter; an agent refuses a lower one than it has")
+    parser.add_argument(
+        "--counter", type=int, default=1, help="monotonic counter; an agent refuses a lower one than it has"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
     parser.add_argument("--compensation", choices=["none", "global", "column", "affine"], help="default: the target's")
-    parser.add_argument("--copies", default="auto", metavar="N|auto", help="devices a weight: how often each matrix is written into its tiles")
+    parser.add_argument(
+        "--copies",
+        default="auto",
+        metavar="N|auto",
+        help="devices a weight: how often each matrix is written into its tiles",
+    )
     parser.add_argument("--instances", type=int, default=6, help="device instances to verify on (default: 6)")
     parser.add_argument("--key", type=Path, metavar="K", help="private key that signs the bundle (see `hyle keys`)")
 
@@ -51,7 +62,19 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         "name": done.manifest.name,
         "version": done.manifest.version,
         "signed": key is not None,
-        **{k: done.report[k] for k in ("target", "tiles", "macs_on_physics", "latency_s", "energy_j", "calibration", "digital", "warnings")},
+        **{
+            k: done.report[k]
+            for k in (
+                "target",
+                "tiles",
+                "macs_on_physics",
+                "latency_s",
+                "energy_j",
+                "calibration",
+                "digital",
+                "warnings",
+            )
+        },
     }
 
 
@@ -73,11 +96,18 @@ def render(result: dict[str, object], console: Console) -> None:
     signed = "signed" if result["signed"] else "not signed"
     print(f"{result['bundle']}: {result['name']} {result['version']} for {result['target']}, {signed}")
     print(f"sha256 {result['digest']}")
-    print(f"{result['tiles']} tiles, {cast(int, result['macs_on_physics']):,} multiply-accumulates an inference on physics")
+    macs = cast(int, result["macs_on_physics"])
+    print(f"{result['tiles']} tiles, {macs:,} multiply-accumulates an inference on physics")
     for entry in cast(list[dict[str, str]], result["digital"]):
         print(f"digital: {entry['node']} ({entry['op']}): {entry['reason']}")
-    rows = [["float model", f"{100 * accuracy['float']:.2f}", ""], ["exact matter", f"{100 * accuracy['exact']:.2f}", ""]]
-    rows += [[f"after {format_duration(a['age_s'])}", f"{100 * a['mean']:.2f}", f"{100 * a['std']:.2f}"] for a in accuracy["ages"]]
+    rows = [
+        ["float model", f"{100 * accuracy['float']:.2f}", ""],
+        ["exact matter", f"{100 * accuracy['exact']:.2f}", ""],
+    ]
+    rows += [
+        [f"after {format_duration(a['age_s'])}", f"{100 * a['mean']:.2f}", f"{100 * a['std']:.2f}"]
+        for a in accuracy["ages"]
+    ]
     console.table(f"{accuracy['metric']} on {accuracy['samples']} calibration samples", ["", "%", "std"], rows)
     for warning in cast(list[str], result["warnings"]):
         print(f"warning: {warning}")

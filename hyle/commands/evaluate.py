@@ -15,7 +15,9 @@ HELP = "Measure a bundle's accuracy on the twin, over time and device instances.
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("bundle", type=Path, metavar="OUT.hyle")
-    parser.add_argument("--data", required=True, type=Path, metavar="E.npz", help="samples and, if there are any, labels")
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="E.npz", help="samples and, if there are any, labels"
+    )
     parser.add_argument("--at", default="25s,1h,1d,1y", help="ages after programming (default: 25s,1h,1d,1y)")
     parser.add_argument("--instances", type=int, default=10, help="device instances (default: 10)")
     parser.add_argument("--seed", type=int, default=1000, help="seed of the first instance (default: 1000)")

@@ -49,14 +49,20 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
 def render(result: dict[str, object], console: Console) -> None:
     """Print the bundle's identity, layers and files."""
     report = cast(dict[str, Any], result["report"])
-    print(f"{result['name']} {result['version']} (counter {result['counter']}) for {result['target']}, by {result['compiler']}")
+    print(f"{result['name']} {result['version']} (counter {result['counter']}) for {result['target']}")
+    print(f"by {result['compiler']}")
     print(f"sha256 {result['digest']}\nsigner {result['signer'] or 'none: the bundle is not signed'}")
-    rows = [[r["name"], r["op"], f"{r['rows']}x{r['cols']}", r["tiles"], r["copies"], f"{r['macs']:,}", r["range"]] for r in report["layers"]]
+    rows = [
+        [r["name"], r["op"], f"{r['rows']}x{r['cols']}", r["tiles"], r["copies"], f"{r['macs']:,}", r["range"]]
+        for r in report["layers"]
+    ]
     console.table("layers on physics", ["layer", "op", "matrix", "tiles", "copies", "MACs", "range"], rows)
     for entry in report["digital"]:
         print(f"digital: {entry['node']} ({entry['op']}): {entry['reason']}")
     files = cast(dict[str, dict[str, Any]], result["files"])
-    console.table("files", ["file", "bytes", "sha256"], [[name, f["size"], f["sha256"][:16]] for name, f in files.items()])
+    console.table(
+        "files", ["file", "bytes", "sha256"], [[name, f["size"], f["sha256"][:16]] for name, f in files.items()]
+    )
     accuracy = report["calibration"]
     ages = ", ".join(f"{100 * a['mean']:.2f} % after {a['age_s']:g} s" for a in accuracy["ages"])
     print(f"expected {accuracy['metric']} (calibration samples): float {100 * accuracy['float']:.2f} %; {ages}")

@@ -61,7 +61,9 @@ class Body:
     ) -> None:
         self.manifest = manifest
         self._folder, self._tensors, self._golden, self._driver = folder, programming, golden, driver
-        self._tiles = dict(tiles) if tiles is not None else {t.index: t.index for layer in manifest.layers for t in layer.tiles}
+        self._tiles = (
+            dict(tiles) if tiles is not None else {t.index: t.index for layer in manifest.layers for t in layer.tiles}
+        )
         self._profile = driver.describe().profile
         self._threads = threads
         self._noiseless = noiseless
@@ -126,7 +128,7 @@ class Body:
         self._segments = []
 
     def energy_j(self, samples: int) -> float:
-        """Energy of the matrix products of `samples` inferences, by the profile's constants; 0 where they say nothing."""
+        """Energy of the matrix products of `samples` inferences by the profile's constants, 0 if they give none."""
         return samples * self._profile.cost.mvm_energy_j * sum(self._reads(layer) for layer in self.manifest.layers)
 
     def _reads(self, layer: Layer) -> float:
@@ -172,5 +174,3 @@ class Body:
     def _corrected(self, name: str) -> HostLayer:
         host, correction = self._hosts[name], self.corrections[name]
         return HostLayer(host.blocks, host.dynamic, host.full_scale, correction.gain, correction.offset, host.geometry)
-
-

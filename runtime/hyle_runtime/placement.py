@@ -11,7 +11,15 @@ from hyle_bundle.manifest import Layer
 from hyle_substrates.driver import Driver, ProgramReport
 from hyle_substrates.host import BlockTiles, Compensation, Geometry, HostLayer
 
-__all__ = ["Tensors", "block_matrix", "host_layer", "instance_name", "instance_weights", "operator_layout", "program_layer"]
+__all__ = [
+    "Tensors",
+    "block_matrix",
+    "host_layer",
+    "instance_name",
+    "instance_weights",
+    "operator_layout",
+    "program_layer",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -75,7 +83,10 @@ def host_layer(layer: Layer, tensors: Tensors, tiles: Mapping[int, int]) -> Host
     by_block: list[list[int]] = [[] for _ in layer.blocks]
     for tile in layer.tiles:
         by_block[tile.block].append(tiles[tile.index])
-    blocks = tuple(BlockTiles(*block.rows, tuple(by_block[i]), block.row_copies, block.col_copies) for i, block in enumerate(layer.blocks))
+    blocks = tuple(
+        BlockTiles(*block.rows, tuple(by_block[i]), block.row_copies, block.col_copies)
+        for i, block in enumerate(layer.blocks)
+    )
     conv = layer.convolution
     return HostLayer(
         blocks,

@@ -17,7 +17,9 @@ class SessionError(InternalError):
     """onnxruntime refused a graph of a bundle."""
 
 
-def start(path: Path, *, threads: int = 0, replace: Mapping[str, np.ndarray[Any, Any]] | None = None) -> ort.InferenceSession:
+def start(
+    path: Path, *, threads: int = 0, replace: Mapping[str, np.ndarray[Any, Any]] | None = None
+) -> ort.InferenceSession:
     """Start a session on the CPU.
 
     Args:

@@ -15,7 +15,20 @@ from hyle_substrates import io
 from hyle_substrates.driver import Codes, Driver
 from hyle_substrates.profile import Profile
 
-__all__ = ["BlockTiles", "Compensation", "Geometry", "HostLayer", "Vectors", "compensate", "encode_rows", "patches", "patches_at", "probe", "sample_scale", "unit_probe"]
+__all__ = [
+    "BlockTiles",
+    "Compensation",
+    "Geometry",
+    "HostLayer",
+    "Vectors",
+    "compensate",
+    "encode_rows",
+    "patches",
+    "patches_at",
+    "probe",
+    "sample_scale",
+    "unit_probe",
+]
 
 Array = np.ndarray[Any, Any]
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
@@ -35,7 +48,8 @@ class Geometry:
         """Spatial shape of the result for an input of spatial shape `spatial`."""
         n = len(self.kernel)
         return tuple(
-            (size + self.pads[i] + self.pads[i + n] - self.dilations[i] * (self.kernel[i] - 1) - 1) // self.strides[i] + 1
+            (size + self.pads[i] + self.pads[i + n] - self.dilations[i] * (self.kernel[i] - 1) - 1) // self.strides[i]
+            + 1
             for i, size in enumerate(spatial)
         )
 
@@ -123,7 +137,9 @@ class HostLayer:
             scales = np.broadcast_to(full_scale, (*lead, 1)).reshape(-1)
             return Vectors(np.ascontiguousarray(codes.reshape(-1, x.shape[-1])), scales, lead)
         out = self.geometry.output_shape(x.shape[2:])
-        scales = np.broadcast_to(full_scale.reshape(-1, 1) if self.dynamic else full_scale, (x.shape[0], int(np.prod(out))))
+        scales = np.broadcast_to(
+            full_scale.reshape(-1, 1) if self.dynamic else full_scale, (x.shape[0], int(np.prod(out)))
+        )
         return Vectors(patches(codes, self.geometry), scales.reshape(-1), (x.shape[0], *out))
 
     def layout(self, rows: Array, lead: tuple[int, ...]) -> Float32s:
@@ -135,7 +151,8 @@ class HostLayer:
 def sample_scale(x: Float32s, geometry: Geometry | None) -> Float32s:
     """Largest magnitude of each vector (of each sample, for a convolution), kept broadcastable against `x`."""
     axes = -1 if geometry is None else tuple(range(1, x.ndim))
-    return np.max(np.abs(x), axis=axes, keepdims=True)
+    largest: Float32s = np.max(np.abs(x), axis=axes, keepdims=True)
+    return largest
 
 
 def patches(x: Array, geometry: Geometry) -> Array:
@@ -167,7 +184,8 @@ def patches_at(x: Array, geometry: Geometry, picks: Array) -> Array:
     taps = _taps(x, geometry)
     n = len(geometry.kernel)
     where = np.unravel_index(picks, (x.shape[0], *taps.shape[2 : 2 + n]))
-    return np.ascontiguousarray(taps[(where[0], slice(None), *where[1:])]).reshape(len(picks), -1)
+    index: Any = (where[0], slice(None), *where[1:])
+    return np.ascontiguousarray(taps[index]).reshape(len(picks), -1)
 
 
 def _taps(x: Array, geometry: Geometry) -> Array:
@@ -233,7 +251,7 @@ def _ratio(before: Array, now: Array) -> Array:
 
 
 def _affine(layer: HostLayer, now: Sequence[Float32s], scales: Float32s, wanted: Float32s) -> Compensation:
-    """Ridge regression of `wanted` on the blocks' answers; the prior is a gain of 1 within `PRIOR_STD` and no offset."""
+    """Ridge regression of `wanted` on the blocks' answers; prior: a gain of 1 within `PRIOR_STD`, any offset."""
     parts = np.stack([io.decode(codes, gain) * scales[:, None] for codes, gain in zip(now, layer.gain, strict=True)])
     total = parts.sum(axis=0)
     residual_power = np.mean((wanted - total) ** 2, axis=0) + 1e-30
@@ -256,5 +274,5 @@ PRIOR_STD = 0.3
 
 def encode_rows(profile: Profile, rows: Float32s, scales: Float32s) -> Codes:
     """Encode vectors (vectors by rows), each with its own full scale."""
-    codes = io.encode(rows, scales[:, None], profile.dac.levels)
+    codes: Codes = io.encode(rows, scales[:, None], profile.dac.levels)
     return codes.astype(np.int32) if profile.dac.levels else codes

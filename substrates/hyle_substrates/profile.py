@@ -136,7 +136,9 @@ def decode_profile(text: bytes | str, origin: str = "profile") -> Profile:
     try:
         profile = msgspec.toml.decode(text, type=Profile)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{origin}: {_field_first(str(error))}.", remedy="Correct that value in the profile.") from error
+        raise ProfileError(
+            f"{origin}: {_field_first(str(error))}.", remedy="Correct that value in the profile."
+        ) from error
     from hyle_substrates.substrate import load_substrate
 
     load_substrate(profile.substrate).check(profile)
@@ -179,6 +181,8 @@ def find_profile(name: str) -> tuple[Profile, bytes]:
     path = Path(name) if name.endswith(".toml") else _bundled().get(name)
     if path is None or not path.is_file():
         known = ", ".join(profile_names())
-        raise ProfileError(f"There is no target {name!r}.", remedy=f"Choose one of: {known}; or give the path of a .toml file.")
+        raise ProfileError(
+            f"There is no target {name!r}.", remedy=f"Choose one of: {known}; or give the path of a .toml file."
+        )
     text = path.read_bytes()
     return decode_profile(text, path.name), text

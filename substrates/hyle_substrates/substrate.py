@@ -71,7 +71,9 @@ def load_substrate(name: str) -> Substrate:
     point = _installed().get(name)
     if point is None:
         known = ", ".join(substrate_names())
-        raise ProfileError(f"There is no substrate {name!r}.", remedy=f"Install the package that brings it, or use one of: {known}.")
+        raise ProfileError(
+            f"There is no substrate {name!r}.", remedy=f"Install the package that brings it, or use one of: {known}."
+        )
     substrate: Substrate = point.load()
     return substrate
 

@@ -73,7 +73,8 @@ class TwinDriver:
         scaled = self._columns(tuple(tiles))
         if codes.ndim != 2 or codes.shape[1] != scaled.shape[0]:
             raise DeviceError(
-                f"Codes of shape {codes.shape} were sent to tiles of {scaled.shape[0]} rows.", remedy="Send batch by rows."
+                f"Codes of shape {codes.shape} were sent to tiles of {scaled.shape[0]} rows.",
+                remedy="Send batch by rows.",
             )
         levels = self._profile.dac.levels
         if levels and codes.size and int(np.abs(codes).max()) > levels:
@@ -81,7 +82,8 @@ class TwinDriver:
         total = codes.astype(np.float32) @ scaled
         deviate = self._reads.standard_normal(total.shape, dtype=np.float32) if self._noise else None
         out = io.readout(total, deviate, np.float32(self._noise), self._profile.adc.levels)
-        return out.astype(np.int32) if self._profile.adc.levels else out
+        codes_out: Codes = out.astype(np.int32) if self._profile.adc.levels else out
+        return codes_out
 
     def weights(self, tile: int) -> Weights:
         """Return a tile's effective weights now, rows by columns, in units of one level."""
@@ -137,13 +139,18 @@ class TwinDriver:
             raise DeviceError("The device was closed.", remedy="Connect again.")
         array, levels = self._profile.array, self._profile.weights.levels
         if not 0 <= tile < (array.count or UNBOUNDED_TILES):
-            raise DeviceError(f"There is no tile {tile}.", remedy=f"The device has {array.count or UNBOUNDED_TILES} tiles.")
+            raise DeviceError(
+                f"There is no tile {tile}.", remedy=f"The device has {array.count or UNBOUNDED_TILES} tiles."
+            )
         if targets.ndim != 2 or targets.shape[0] > array.rows or targets.shape[1] > array.cols:
             raise DeviceError(
-                f"Targets of shape {targets.shape} do not fit a tile of {array.rows} x {array.cols}.", remedy="Split the layer."
+                f"Targets of shape {targets.shape} do not fit a tile of {array.rows} x {array.cols}.",
+                remedy="Split the layer.",
             )
         if not np.isfinite(targets).all() or (levels and targets.size and int(np.abs(targets).max()) > levels):
-            raise DeviceError(f"A target is not finite or exceeds {levels}.", remedy="Give levels of this device's profile.")
+            raise DeviceError(
+                f"A target is not finite or exceeds {levels}.", remedy="Give levels of this device's profile."
+            )
 
 
 def connect(options: Mapping[str, str]) -> TwinDriver:
@@ -162,7 +169,9 @@ def connect(options: Mapping[str, str]) -> TwinDriver:
     try:
         seed, age_s = int(options.get("seed", "0")), float(options.get("age_s", "0"))
     except ValueError as error:
-        raise CallerError(f"The twin driver's seed or age_s is not a number: {error}.", remedy="Give numbers.") from error
+        raise CallerError(
+            f"The twin driver's seed or age_s is not a number: {error}.", remedy="Give numbers."
+        ) from error
     twin = TwinDriver(load_profile(options["profile"]), seed)
     twin.advance(age_s)
     return twin

@@ -1,4 +1,4 @@
-"""Perfect matter: holds every weight exactly and never changes. The reference that other substrates are held against."""
+"""Perfect matter: holds every weight exactly and never changes; the reference for all other substrates."""
 
 from __future__ import annotations
 

@@ -17,14 +17,24 @@ from array_api_compat import array_namespace
 from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import Draw, Float64s, Matter, decode_physics
 
-__all__ = ["SUBSTRATE", "LogThenPolynomial", "Pcm", "PcmConstants", "PowerLaw", "accumulated", "drifted", "programmed", "read_amplitude"]
+__all__ = [
+    "SUBSTRATE",
+    "LogThenPolynomial",
+    "Pcm",
+    "PcmConstants",
+    "PowerLaw",
+    "accumulated",
+    "drifted",
+    "programmed",
+    "read_amplitude",
+]
 
 Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 SMALLEST = 1e-7
 
 
 class LogThenPolynomial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="log", tag_field="law"):
-    """clip(slope·ln g + intercept, low, high) below `threshold`, and from there a polynomial in g (lowest power first)."""
+    """clip(slope·ln g + intercept, low, high) below `threshold`, above it a polynomial in g (lowest power first)."""
 
     slope: float
     intercept: float
@@ -131,7 +141,9 @@ class Pcm:
         constants = decode_physics(profile, PcmConstants)
         plus, minus = xp.clip(targets, 0.0, None), xp.clip(-targets, 0.0, None)
         shape = targets.shape
-        reached = programmed(plus, draw("program+", shape), constants) - programmed(minus, draw("program-", shape), constants)
+        reached = programmed(plus, draw("program+", shape), constants) - programmed(
+            minus, draw("program-", shape), constants
+        )
         active = xp.where(reached >= 0.0, plus, minus)
         magnitude = xp.abs(reached)
         largest = max(float(xp.max(magnitude)), SMALLEST) if magnitude.size else 1.0
