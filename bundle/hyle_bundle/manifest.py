@@ -36,7 +36,7 @@ class ManifestError(CallerError):
     """A manifest that does not say what a manifest must."""
 
 
-class TensorInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TensorInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One input or output of the model.
 
     `datatype` is the Open Inference Protocol's word (`FP32`, `INT64`, …); a dimension of -1 is free.
@@ -47,7 +47,7 @@ class TensorInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: tuple[Annotated[int, msgspec.Meta(ge=-1, le=2**53)], ...]
 
 
-class Convolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Convolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Geometry of a convolution layer, one entry a spatial axis; `pads` lists all begins, then all ends."""
 
     kernel: tuple[Count, ...]
@@ -57,7 +57,7 @@ class Convolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     channels: Count
 
 
-class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Rows of a layer's weight matrix that are driven together, over all its columns.
 
     `rows` is a span of the flattened weight matrix (for a convolution channel-major, then kernel positions).
@@ -74,7 +74,7 @@ class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     col_copies: Annotated[int, msgspec.Meta(ge=1, le=2**20)] = 1
 
 
-class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A rectangle of a layer that occupies one tile of the device; `index` counts tiles over the bundle."""
 
     index: Count
@@ -83,7 +83,7 @@ class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cols: Span
 
 
-class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One layer on physics: the tensors it joins, its shape, and the names of its host-side numbers.
 
     `range_mode` is `static` (one full scale for all samples, the tensor `full_scale`) or `dynamic`
@@ -112,7 +112,7 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     convolution: Convolution | None = None
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One step of execution: a digital segment (an ONNX file) and then the layers that it feeds."""
 
     segment: str
@@ -121,7 +121,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layers: tuple[Name, ...]
 
 
-class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The self-test: `golden.safetensors` holds `input/<name>` and `output/<name>` with these samples.
 
     `tolerance` bounds the relative root-mean-square residual of a healthy device.
@@ -132,14 +132,14 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     derivation: str
 
 
-class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A file of the bundle: its size in bytes and the SHA-256 of its content, in hexadecimal."""
 
     size: Count
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything an agent needs to know to run a bundle; `files` lists every other file but the signature."""
 
     format: Literal["hyle-bundle/1"]
