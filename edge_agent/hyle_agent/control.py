@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hyle_bundle.manifest import FileEntry, Manifest
-from hyle_errors import HyleError
 
 from hyle_agent.errors import ConflictError, NotFoundError, NotReadyError
 from hyle_agent.loading import Admitted, SlotLoader
 from hyle_agent.models import Loaded, Model, Models, Tested
 from hyle_agent.slots import SlotRecord
 from hyle_agent.store import Store
+from hyle_agent.switch import Switch
 from hyle_agent.upload import Uploads
 
 __all__ = ["Controller", "Installed"]
@@ -43,6 +43,7 @@ class Controller:
         self._loader = loader
         self._models = models
         self._changed = changed
+        self._slots = Switch(store, loader)
         self.uploads = Uploads(store)
 
     def plan(self, manifest: bytes, signature: bytes) -> dict[str, FileEntry]:
@@ -67,7 +68,7 @@ class Controller:
         model = self._models.find(admitted.manifest.name)
         slot = model.state.letter(admitted.digest)
         if slot:
-            return Installed(model.name, slot, admitted.digest, self._ensure(model, slot)[1])
+            return Installed(model.name, slot, admitted.digest, self._slots.ensure(model, slot)[1])
         _refuse_older(model, admitted)
         tested = self._install(model, admitted, manifest, signature)
         self._models.put(model)
@@ -89,7 +90,8 @@ class Controller:
         if active and model.state.slots[slot].counter < active.counter:
             message = f"Slot {slot} is older than slot {model.state.active}, which serves."
             raise ConflictError(message, remedy="Use `hyle rollback`.")
-        self._switch(model, slot, reason="")
+        self._slots.switch(model, slot, reason="")
+        self._finish()
         return slot
 
     def rollback(self, name: str) -> tuple[str, str]:
@@ -104,13 +106,14 @@ class Controller:
             remedy = "Install and activate the version that you want."
             raise ConflictError(f"Model {name!r} has no previous slot.", remedy=remedy)
         left = model.state.slots[model.state.active]
-        self._switch(model, slot, reason=f"rolled back from version {left.version} by the operator")
+        self._slots.switch(model, slot, reason=f"rolled back from version {left.version} by the operator")
+        self._finish()
         return slot, model.state.slots[slot].version
 
     def remove(self, name: str) -> None:
         """Take a model out of service and remove both its slots."""
         model = self._models.get(name)
-        self._retire(model)
+        self._slots.retire(model)
         self._models.drop(name)
         self._store.remove(name)
         self._finish()
@@ -118,7 +121,7 @@ class Controller:
     def unload(self, name: str) -> None:
         """Take a model out of service until it is loaded again or the agent restarts."""
         model = self._models.get(name)
-        self._retire(model)
+        self._slots.retire(model)
         model.reason = "unloaded by the operator"
         self._finish()
 
@@ -131,9 +134,10 @@ class Controller:
         model = self._models.get(name)
         if not model.state.active:
             raise NotReadyError(f"Model {name!r} has no active slot.", remedy="Activate one first.")
-        self._retire(model)
+        self._slots.retire(model)
         model.reason = "being loaded"
-        self._switch(model, model.state.active, reason="")
+        self._slots.switch(model, model.state.active, reason="")
+        self._finish()
 
     def self_test(self, name: str) -> Tested:
         """Run the golden vectors of the active slot; who fails is recalibrated once, then taken out of service.
@@ -151,24 +155,19 @@ class Controller:
             self._loader.recalibrate(loaded)
             tested = self._loader.self_test(loaded)
         model.tested[loaded.digest] = tested
-        self._judge(model, loaded, tested)
+        self._slots.judge(model, loaded, tested)
         self._finish()
         return tested
 
     def boot(self) -> None:
         """Let every model's active slot serve, or its other one if that cannot; says so in `reason`."""
         for name, state in self._store.models().items():
-            model = Model(name, state, reason="being loaded" if state.active else "no slot is active")
-            self._models.put(model)
+            reason = "being loaded" if state.active else "no slot is active"
+            self._models.put(Model(name, state, reason=reason))
         for model in self._models.all():
             if model.state.active:
-                self._boot(model)
+                self._slots.start(model)
         self._finish()
-
-    def close(self) -> None:
-        """Close every program."""
-        for model in self._models.all():
-            self._retire(model)
 
     def _install(self, model: Model, admitted: Admitted, manifest: bytes, signature: bytes) -> Tested:
         slot = model.state.idle
@@ -177,7 +176,7 @@ class Controller:
         loaded: Loaded | None = None
         try:
             folder = self._store.build(admitted.digest, admitted.manifest, manifest, signature)
-            self._evict(model, slot)
+            self._slots.evict(model, slot)
             loaded, tested = self._loader.load(folder, admitted.digest)
             self._store.commit(model.name, state)
         except BaseException:
@@ -190,61 +189,6 @@ class Controller:
         model.tested[admitted.digest] = tested
         model.reason = model.reason or ("" if state.active else "no slot is active")
         return tested
-
-    def _ensure(self, model: Model, slot: str) -> tuple[Loaded, Tested]:
-        digest = model.state.slots[slot].digest
-        loaded = model.loaded.get(slot)
-        if loaded is None:
-            loaded, tested = self._loader.load(self._store.folder(model.name, digest), digest)
-            model.loaded[slot] = loaded
-            model.tested[digest] = tested
-        return loaded, model.tested[digest]
-
-    def _switch(self, model: Model, slot: str, *, reason: str) -> None:
-        loaded, _ = self._ensure(model, slot)
-        state = model.state.with_active(slot)
-        if state != model.state:
-            self._store.commit(model.name, state)
-        model.state = state
-        model.reason = reason
-        model.serving = loaded
-        self._finish()
-
-    def _boot(self, model: Model) -> None:
-        active = model.state.active
-        spare = next((slot for slot in model.state.slots if slot != active), "")
-        try:
-            self._switch(model, active, reason="")
-        except HyleError as error:
-            version = model.state.slots[active].version
-            model.reason = f"slot {active} (version {version}) could not start: {error.message}"
-            if spare:
-                self._fall_back(model, spare)
-
-    def _fall_back(self, model: Model, spare: str) -> None:
-        why = model.reason
-        try:
-            self._switch(model, spare, reason=f"{why} Slot {spare} serves instead.")
-        except HyleError as error:
-            model.reason = f"{why} Slot {spare} could not start either: {error.message}"
-
-    def _judge(self, model: Model, loaded: Loaded, tested: Tested) -> None:
-        if tested.passed:
-            if model.serving is None:
-                model.serving, model.reason = loaded, ""
-            return
-        model.serving = None
-        model.reason = f"the self-test's residual is {tested.residual:.3g}, {tested.tolerance:.3g} is allowed"
-
-    def _evict(self, model: Model, slot: str) -> None:
-        loaded = model.loaded.pop(slot, None)
-        if loaded is not None:
-            self._loader.unload(loaded)
-
-    def _retire(self, model: Model) -> None:
-        model.serving = None
-        for slot in list(model.loaded):
-            self._evict(model, slot)
 
     def _finish(self) -> None:
         self._loader.refresh()

@@ -5,6 +5,7 @@ Run as `python kill_worker.py FOLDER`; reads one JSON plan a line, writes one JS
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -115,6 +116,8 @@ def forked(work: Callable[[Path, dict[str, object]], dict[str, object]], folder:
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    connect_twin(TWIN).close()  # what is imported here need not be imported in every child
+    gc.freeze()
     for line in sys.stdin:
         plan = json.loads(line)
         shutil.rmtree(folder / "store", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of an install: the restart serves the old or the new bundle, whole, and nothing is left over."""
+"""SIGKILL at any moment of an install: a restart serves the old or the new bundle, whole, without debris."""
 
 from __future__ import annotations
 

@@ -115,13 +115,13 @@ def test_a_port_that_is_taken_is_refused(store: Path, tmp_path: Path) -> None:
 
 
 def test_what_serves_is_tested_regularly(tmp_path: Path, store: Path) -> None:
-    with running(config_for(store, self_test_interval_s=0.05)) as agent:
-        with grpc.insecure_channel(agent.address) as channel:
-            Operator(channel).deploy(make_bundle(tmp_path, 1))
-            agent.executor.programs[-1].sick = 10**6
-            until(lambda: not agent.agent.snapshot().models[0].ready)
-            agent.executor.programs[-1].sick = 0
-            until(lambda: agent.agent.snapshot().models[0].ready)
+    config = config_for(store, self_test_interval_s=0.05)
+    with running(config) as agent, grpc.insecure_channel(agent.address) as channel:
+        Operator(channel).deploy(make_bundle(tmp_path, 1))
+        agent.executor.programs[-1].sick = 10**6
+        until(lambda: not agent.agent.snapshot().models[0].ready)
+        agent.executor.programs[-1].sick = 0
+        until(lambda: agent.agent.snapshot().models[0].ready)
 
 
 def test_installing_while_serving_never_gives_a_wrong_answer(tmp_path: Path, store: Path) -> None:

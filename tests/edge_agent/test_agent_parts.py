@@ -1,0 +1,130 @@
+"""Tiles, latency statistics, refusals and metadata, on their own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+
+import grpc
+import numpy as np
+import pytest
+from agent_fakes import connect_twin, manifest_of
+from hyle_agent import errors
+from hyle_agent.inference import Job, respond
+from hyle_agent.model_statistics import Histogram
+from hyle_agent.models import Loaded, Model
+from hyle_agent.slots import ModelState
+from hyle_agent.status import refusal_of
+from hyle_agent.tiles import Span, TileMap, tiles_needed, window
+from hyle_errors import CallerError, InternalError
+from hyle_substrates.driver import DeviceError, SimulatedMatter
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), max_size=30))
+def test_no_tile_has_two_owners(steps: list[tuple[bool, int]]) -> None:
+    tiles, spans = TileMap(16), []
+    for claim, number in steps:
+        if not claim:
+            if spans:
+                tiles.free(spans.pop(number % len(spans)))
+            continue
+        with contextlib.suppress(errors.ConflictError):
+            spans.append(tiles.claim(number))
+    owned = [tile for span in spans for tile in range(span.start, span.start + span.count)]
+    assert len(owned) == len(set(owned)) == tiles.used
+    assert all(0 <= tile < 16 for tile in owned)
+
+
+def test_a_window_numbers_its_tiles_from_zero_and_leaves_the_device_open() -> None:
+    twin = connect_twin({"profile": "ideal"})
+    levels = np.full((4, 3), 2, np.int32)
+    first, second = window(twin, Span(0, 1)), window(twin, Span(5, 2))
+    assert isinstance(second, SimulatedMatter)
+    first.program(0, levels)
+    report = second.program(1, -levels)
+    assert report.tile == 1
+    assert second.describe().tiles == 2
+    assert np.sign(first.weights(0)).tolist() == np.sign(levels).tolist()
+    assert np.sign(second.weights(1)).tolist() == np.sign(-levels).tolist()
+    second.advance(60.0)
+    assert twin.describe().health["age_s"] == 60.0
+    assert second.apply([1], np.ones((2, 4), np.int32)).shape == (2, 3)
+    second.close()
+    twin.weights(6)
+    for tile in (-1, 2):
+        with pytest.raises(IndexError):
+            second.program(tile, levels)
+
+
+def test_a_window_on_hardware_pretends_no_twin() -> None:
+    class Chip:
+        def describe(self) -> None: ...
+
+    assert not isinstance(window(Chip(), Span(0, 1)), SimulatedMatter)
+
+
+def test_a_bundle_without_layers_needs_no_tiles() -> None:
+    assert tiles_needed(manifest_of("m", 1)) == 0
+
+
+@given(st.lists(st.floats(1e-6, 100.0), min_size=1, max_size=200), st.sampled_from([0.5, 0.9, 0.99]))
+def test_a_quantile_is_within_its_bucket_of_the_true_one(latencies: list[float], fraction: float) -> None:
+    histogram = Histogram()
+    for latency in latencies:
+        histogram.add(latency)
+    true = sorted(latencies)[max(1, math.ceil(fraction * len(latencies))) - 1]
+    # Half a bucket of an eighth octave on either side, and a rounding of the logarithm at a bucket's edge.
+    assert abs(math.log2(histogram.quantile(fraction) / true)) <= 1 / 16 + 1e-9
+
+
+def test_a_histogram_counts_what_lies_outside_at_its_ends() -> None:
+    histogram = Histogram()
+    assert math.isnan(histogram.quantile(0.5))
+    histogram.add(0.0)
+    histogram.add(1e9)
+    assert histogram.quantile(0.5) < 2e-6
+    assert 100 < histogram.quantile(0.99) < 200
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CallerError("a", remedy="b"), grpc.StatusCode.INVALID_ARGUMENT),
+        (InternalError("a", remedy="b"), grpc.StatusCode.INTERNAL),
+        (DeviceError("a", remedy="b"), grpc.StatusCode.UNAVAILABLE),
+        (errors.StoreFullError("a", remedy="b"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (errors.StoreError("a", remedy="b"), grpc.StatusCode.INTERNAL),
+        (errors.UnfitError("a", remedy="b"), grpc.StatusCode.FAILED_PRECONDITION),
+        (errors.UntrustedError("a", remedy="b"), grpc.StatusCode.PERMISSION_DENIED),
+        (errors.ExpiredError("a", remedy="b"), grpc.StatusCode.DEADLINE_EXCEEDED),
+    ],
+)
+def test_one_table_says_which_status_an_error_becomes(error: Exception, code: grpc.StatusCode) -> None:
+    refusal = refusal_of(error)
+    assert (refusal.code, refusal.message) == (code, "a")
+    assert ("hyle-remedy-bin", b"b") in refusal.trailers
+
+
+def test_every_error_of_the_agent_has_a_status_of_its_own_kind() -> None:
+    for name in errors.__all__:
+        error = getattr(errors, name)("a", remedy="b")
+        assert (refusal_of(error).code is grpc.StatusCode.INTERNAL) <= isinstance(error, InternalError)
+
+
+def test_an_unexpected_exception_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        refusal = refusal_of(ValueError("3.14159"))
+    assert refusal.code is grpc.StatusCode.INTERNAL
+    assert "3.14159" not in refusal.message + caplog.text
+    assert "ValueError" in caplog.text
+
+
+def test_a_program_that_forgets_an_output_is_our_fault() -> None:
+    manifest = manifest_of("m", 1)
+    loaded = Loaded("d", manifest, None, Span(0, 0), "twin")
+    job = Job("", Model("m", ModelState()), loaded, {}, manifest.outputs, 1)
+    with pytest.raises(errors.InternalAnswerError, match="'y'"):
+        respond(job, {})
