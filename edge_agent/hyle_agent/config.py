@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "Config", "DriverConfig", "Tls", "check", "parse_address", "read_config"]
 
+_TELEMETRY_FILES = {"password_file", "ca_file", "outbox"}
 _EXPLAINED = "`hyle agent init` writes a file that explains every field."
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=31_536_000.0)]
@@ -171,4 +172,8 @@ def _anchored(config: Config, folder: Path) -> Config:
 
     tls = config.tls and Tls(at(config.tls.certificate), at(config.tls.key), at(config.tls.client_ca))
     trusted = tuple(at(path) for path in config.trusted)
-    return msgspec.structs.replace(config, store=at(config.store), trusted=trusted, tls=tls)
+    telemetry = config.telemetry and {
+        key: at(value) if key in _TELEMETRY_FILES and isinstance(value, str) else value
+        for key, value in config.telemetry.items()
+    }
+    return msgspec.structs.replace(config, store=at(config.store), trusted=trusted, tls=tls, telemetry=telemetry)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,6 +40,7 @@ class DeviceThread:
         self._capacity = capacity
         self._waiting: deque[_Work] = deque()
         self._changed = threading.Condition()
+        self._running: _Work | None = None
         self._stopping = False
         self._opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._main, name="device", daemon=True)
@@ -94,7 +96,9 @@ class DeviceThread:
             self._changed.notify()
         self._thread.join(timeout_s)
         while self._waiting:
-            self._refuse(self._waiting.popleft())
+            _abandon(self._waiting.popleft())
+        if self._running is not None:
+            _abandon(self._running)
         return not self._thread.is_alive()
 
     def _admit(self, control: bool) -> None:
@@ -112,6 +116,7 @@ class DeviceThread:
         self._opened.set_result(None)
         while (work := self._take()) is not None:
             _execute(work, driver)
+            self._running = None
         driver.close()
 
     def _take(self) -> _Work | None:
@@ -120,11 +125,8 @@ class DeviceThread:
                 if self._stopping:
                     return None
                 self._changed.wait()
-            return self._waiting.popleft()
-
-    def _refuse(self, work: _Work) -> None:
-        if work.future.set_running_or_notify_cancel():
-            work.future.set_exception(NotReadyError("The agent stopped.", remedy="Ask it again once it is back."))
+            self._running = self._waiting.popleft()
+            return self._running
 
 
 def _execute(work: _Work, driver: Driver) -> None:
@@ -137,6 +139,14 @@ def _execute(work: _Work, driver: Driver) -> None:
     try:
         result = work.call(driver)
     except BaseException as error:
-        work.future.set_exception(error)
+        with contextlib.suppress(InvalidStateError):
+            work.future.set_exception(error)
     else:
-        work.future.set_result(result)
+        with contextlib.suppress(InvalidStateError):
+            work.future.set_result(result)
+
+
+def _abandon(work: _Work) -> None:
+    """Let nobody wait for work of a device that hangs, or that never began."""
+    with contextlib.suppress(InvalidStateError):
+        work.future.set_exception(NotReadyError("The agent stopped.", remedy="Ask it again once it is back."))

@@ -76,8 +76,11 @@ class Store:
     def keep(self, received: Path, digest: str) -> None:
         """Make a received file, durable and of proven digest, a blob that stays until a slot links it or a restart."""
         with disk.explained(self.root):
-            disk.move(received, self.blobs / digest)
+            if (self.blobs / digest).is_file():
+                received.unlink()
+                return
             self._incoming.add(digest)
+            disk.move(received, self.blobs / digest)
 
     def build(self, digest: str, manifest: Manifest, manifest_bytes: bytes, signature: bytes) -> Path:
         """Put a bundle's files together under their own names, durable, and not a slot before `commit`.

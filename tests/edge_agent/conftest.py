@@ -6,10 +6,14 @@ from pathlib import Path
 
 import grpc
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from agent_fakes import Operator, Running, config_for, running
+
+settings.register_profile("agent", deadline=None)  # a shared machine may be slow; no test is timed
+settings.load_profile("agent")
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ class Served:
 
     def __init__(self, tmp_path: Path, *arguments: str, command: tuple[str, ...] = ("-m", "hyle")) -> None:
         ready = tmp_path / "ready"
+        ready.unlink(missing_ok=True)
         fixed = [
             "agent",
             "run",
@@ -45,10 +46,17 @@ class Served:
         )
         end = time.monotonic() + 30
         while not ready.exists():
-            assert self.process.poll() is None, self.process.stderr.read()
+            assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < end, "the agent did not start"
             time.sleep(0.01)
         self.address = ready.read_text()
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            self.end()
 
     def end(self) -> tuple[str, str]:
         self.process.send_signal(signal.SIGTERM)
@@ -56,11 +64,11 @@ class Served:
 
 
 def test_the_command_serves_until_sigterm_and_prints_one_document(tmp_path: Path) -> None:
-    served = Served(tmp_path, "--insecure", "--node", "edge-1", "--profile", "ideal", "--seed", "3", "--json")
-    with grpc.insecure_channel(served.address) as channel:
+    options = ("--insecure", "--node", "edge-1", "--profile", "ideal", "--seed", "3", "--json")
+    with Served(tmp_path, *options) as served, grpc.insecure_channel(served.address) as channel:
         status = control_pb2_grpc.ControlStub(channel).Status(pb.StatusRequest())
+        out, err = served.end()
     assert (status.node, status.device.profile, status.device.identity) == ("edge-1", "ideal", "twin:ideal:3")
-    out, err = served.end()
     assert served.process.returncode == 0
     assert json.loads(out) == {"action": "run", "address": served.address, "stopped": True}
     assert f"hyle agent ready on {served.address}" in err
@@ -75,8 +83,8 @@ sys.exit(main())
 
 
 def test_a_running_agent_has_loaded_neither_onnx_nor_torch_nor_the_compiler(tmp_path: Path) -> None:
-    served = Served(tmp_path, "--insecure", command=("-c", PROBE))
-    out, _ = served.end()
+    with Served(tmp_path, "--insecure", command=("-c", PROBE)) as served:
+        out, _ = served.end()
     loaded = set(out.partition("LOADED")[2].split())
     assert {"hyle_agent", "onnxruntime", "numpy", "grpc"} <= loaded
     assert loaded.isdisjoint(FORBIDDEN)
@@ -89,8 +97,8 @@ def test_init_writes_what_run_reads(tmp_path: Path) -> None:
     assert sorted(Path(path).name for path in files) == sorted(
         ["agent.toml", *(f"{name}.{kind}" for name in ("agent", "authority", "client") for kind in ("crt", "key"))]
     )
-    served = Served(tmp_path, "--config", str(tmp_path / "edge/agent.toml"))
-    served.end()
+    with Served(tmp_path, "--config", str(tmp_path / "edge/agent.toml")) as served:
+        served.end()
     assert served.process.returncode == 0
     again = hyle("init", "--directory", str(tmp_path / "edge"))
     assert again.returncode == 2
@@ -118,9 +126,8 @@ def test_what_the_caller_got_wrong_is_said_and_exits_2(tmp_path: Path, arguments
 
 
 def test_a_second_agent_on_a_store_exits_2(tmp_path: Path) -> None:
-    served = Served(tmp_path)
-    done = hyle("run", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "store"))
-    served.end()
+    with Served(tmp_path):
+        done = hyle("run", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "store"))
     assert done.returncode == 2
     assert "Another agent owns" in done.stderr
 

@@ -41,7 +41,8 @@ def test_the_initial_configuration_reads_back_as_the_defaults(tmp_path: Path) ->
     uncommented = result.config.read_text().replace("# [telemetry]", "[telemetry]").split("[telemetry]")
     table = "\n".join(line.removeprefix("# ") for line in uncommented[1].splitlines())
     full = written(tmp_path, f"{uncommented[0]}[telemetry]{table}")
-    assert read_config(full).telemetry_config().username == "agent"
+    telemetry = read_config(full).telemetry_config()
+    assert (telemetry.username, telemetry.password_file) == ("agent", str(tmp_path / "mqtt-password"))
 
 
 def test_init_overwrites_nothing(tmp_path: Path) -> None:

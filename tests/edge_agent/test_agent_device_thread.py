@@ -114,7 +114,9 @@ def test_a_stop_does_not_wait_for_ever() -> None:
     held = Held(device)
     waiting = device.submit(lambda _: 1)
     assert not device.stop(0.05)
-    with pytest.raises(NotReadyError, match="stopped"):
-        waiting.result(0)
+    for future in (waiting, held.future):
+        with pytest.raises(NotReadyError, match="stopped"):
+            future.result(0)
     held.release.set()
-    held.future.result(5)
+    device._thread.join(5)
+    assert not device._thread.is_alive()

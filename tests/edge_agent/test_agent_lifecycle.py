@@ -105,6 +105,16 @@ def test_two_agents_on_one_store_are_refused(store: Path) -> None:
         pass
 
 
+def test_a_device_that_does_not_open_leaves_the_store_to_others(store: Path) -> None:
+    def connect(options: object) -> None:
+        raise ConfigError("no device", remedy="attach one")
+
+    with pytest.raises(ConfigError, match="no device"):
+        Agent(config_for(store), load=FakeExecutor(), connect=connect)
+    with running(config_for(store)):
+        pass
+
+
 def test_a_port_that_is_taken_is_refused(store: Path, tmp_path: Path) -> None:
     with (
         running(config_for(store)) as agent,
