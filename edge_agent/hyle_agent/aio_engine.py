@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from hyle_agent.config import Address, Tls
+from hyle_agent.address import Address
+from hyle_agent.config import Tls
 from hyle_agent.engine import Call, Method, Service
 from hyle_agent.errors import ConfigError
 from hyle_agent.status import refusal_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import tomllib
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from hyle_errors import HyleError
 
+from hyle_agent.address import Address, parse_address
 from hyle_agent.errors import ConfigError
 
 if TYPE_CHECKING:
     from hyle_agent.telemetry.config import TelemetryConfig
 
-__all__ = ["Address", "Config", "DriverConfig", "Tls", "check", "parse_address", "read_config"]
+__all__ = ["Config", "DriverConfig", "Tls", "check", "read_config"]
 
 _TELEMETRY_FILES = {"password_file", "ca_file", "outbox"}
 _EXPLAINED = "`hyle agent init` writes a file that explains every field."
@@ -99,33 +99,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if isinstance(error.__cause__, HyleError):
                 raise error.__cause__ from error
             raise ConfigError(f"telemetry: {error}.", remedy=_EXPLAINED) from error
-
-
-class Address(msgspec.Struct, frozen=True):
-    """A host and a port."""
-
-    host: str
-    port: int
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-
-def parse_address(text: str, field: str) -> Address:
-    """Read `HOST:PORT`; an IPv6 host stands in brackets.
-
-    Raises:
-        ConfigError: It is not one; the message names `field`.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ConfigError(f"{field}: expected HOST:PORT, got {text!r}.", remedy="Write it like 127.0.0.1:8500.")
-    return Address(host, int(port))
 
 
 def read_config(path: Path | None) -> Config:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hyle_bundle.manifest import FileEntry, Manifest
+from hyle_bundle.manifest import FileEntry
 
 from hyle_agent.errors import ConflictError, NotFoundError, NotReadyError
-from hyle_agent.loading import Admitted, SlotLoader
-from hyle_agent.models import Loaded, Model, Models, Tested
-from hyle_agent.slots import SlotRecord
+from hyle_agent.installation import Installation, refuse_older
+from hyle_agent.loading import SlotLoader
+from hyle_agent.models import Model, Models, Tested
 from hyle_agent.store import Store
 from hyle_agent.switch import Switch
 from hyle_agent.upload import Uploads
@@ -44,6 +44,7 @@ class Controller:
         self._models = models
         self._changed = changed
         self._slots = Switch(store, loader)
+        self._installation = Installation(store, loader, self._slots)
         self.uploads = Uploads(store)
 
     def plan(self, manifest: bytes, signature: bytes) -> dict[str, FileEntry]:
@@ -55,7 +56,7 @@ class Controller:
             StoreFullError: They would not fit on the disk.
         """
         admitted = self._loader.admit(manifest, signature)
-        _refuse_older(self._models.find(admitted.manifest.name), admitted)
+        refuse_older(self._models.find(admitted.manifest.name), admitted)
         return self.uploads.announce(admitted.manifest)
 
     def install(self, manifest: bytes, signature: bytes) -> Installed:
@@ -69,8 +70,8 @@ class Controller:
         slot = model.state.letter(admitted.digest)
         if slot:
             return Installed(model.name, slot, admitted.digest, self._slots.ensure(model, slot)[1])
-        _refuse_older(model, admitted)
-        tested = self._install(model, admitted, manifest, signature)
+        refuse_older(model, admitted)
+        tested = self._installation.install(model, admitted, manifest, signature)
         self._models.put(model)
         self._finish()
         return Installed(model.name, model.state.letter(admitted.digest), admitted.digest, tested)
@@ -169,40 +170,6 @@ class Controller:
                 self._slots.start(model)
         self._finish()
 
-    def _install(self, model: Model, admitted: Admitted, manifest: bytes, signature: bytes) -> Tested:
-        slot = model.state.idle
-        record = SlotRecord(admitted.digest, admitted.manifest.version, admitted.manifest.counter, admitted.signer)
-        state = model.state.with_slot(slot, record)
-        loaded: Loaded | None = None
-        try:
-            folder = self._store.build(admitted.digest, admitted.manifest, manifest, signature)
-            self._slots.evict(model, slot)
-            loaded, tested = self._loader.load(folder, admitted.digest)
-            self._store.commit(model.name, state)
-        except BaseException:
-            if loaded is not None:
-                self._loader.unload(loaded)
-            self._store.abandon(admitted.manifest)
-            raise
-        model.state = state
-        model.loaded[slot] = loaded
-        model.tested[admitted.digest] = tested
-        model.reason = model.reason or ("" if state.active else "no slot is active")
-        return tested
-
     def _finish(self) -> None:
         self._loader.refresh()
         self._changed()
-
-
-def _refuse_older(model: Model, admitted: Admitted) -> None:
-    newest = max((record.counter for record in model.state.slots.values()), default=0)
-    known = model.state.letter(admitted.digest)
-    if admitted.manifest.counter < newest and not known:
-        counter = admitted.manifest.counter
-        message = f"{_words(admitted.manifest)} is older than what is installed: counter {counter}, installed {newest}."
-        raise ConflictError(message, remedy="Use `hyle rollback`, or compile it anew with a higher counter.")
-
-
-def _words(manifest: Manifest) -> str:
-    return f"{manifest.name} {manifest.version}"

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from hyle_agent.config import Config, DriverConfig, parse_address
+from hyle_agent.address import parse_address
+from hyle_agent.config import Config, DriverConfig
 from hyle_agent.errors import ConfigError
 
 __all__ = ["Options", "with_options"]

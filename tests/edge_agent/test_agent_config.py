@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hyle_agent.config import Config, DriverConfig, Tls, check, parse_address, read_config
+from hyle_agent.address import parse_address
+from hyle_agent.config import Config, DriverConfig, Tls, check, read_config
 from hyle_agent.drivers import find_driver
 from hyle_agent.errors import ConfigError
 from hyle_agent.initial import write_initial

@@ -235,6 +235,16 @@ def test_an_upload_that_is_not_what_was_announced_leaves_nothing(
     assert list((store / "blobs").iterdir()) == []
 
 
+def test_a_blob_that_is_sent_twice_is_kept_once(operator: Operator, tmp_path: Path, store: Path) -> None:
+    with open_bundle(make_bundle(tmp_path, 1)) as bundle:
+        wanted = operator.plan(bundle)
+        operator.upload(bundle, wanted)
+        operator.upload(bundle, wanted)
+    assert sorted(path.name for path in (store / "blobs").iterdir()) == sorted(wanted)
+    operator.deploy(make_bundle(tmp_path, 1))
+    assert debris(store) == []
+
+
 def test_an_install_without_its_blobs_is_refused(operator: Operator, tmp_path: Path, store: Path) -> None:
     with open_bundle(make_bundle(tmp_path, 1)) as bundle:
         error = refused(operator.stub.Install, pb.InstallRequest(manifest=bundle.manifest_bytes))

@@ -12,6 +12,7 @@ import pytest
 from agent_fakes import connect_twin, manifest_of
 from hyle_agent import errors
 from hyle_agent.inference import Job, respond
+from hyle_agent.loading import run_batch
 from hyle_agent.model_statistics import Histogram
 from hyle_agent.models import Loaded, Model
 from hyle_agent.slots import ModelState
@@ -120,6 +121,12 @@ def test_an_unexpected_exception_is_logged_without_its_text(caplog: pytest.LogCa
     assert refusal.code is grpc.StatusCode.INTERNAL
     assert "3.14159" not in refusal.message + caplog.text
     assert "ValueError" in caplog.text
+
+
+def test_a_batch_for_a_program_that_was_closed_meanwhile_is_refused() -> None:
+    loaded = Loaded("d", manifest_of("m", 1), None, Span(0, 0), "twin", closed=True)
+    with pytest.raises(errors.NotReadyError, match="taken out of service"):
+        run_batch(loaded, {}, 1)
 
 
 def test_a_program_that_forgets_an_output_is_our_fault() -> None:
