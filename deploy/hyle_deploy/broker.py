@@ -112,7 +112,7 @@ def start_broker(directory: Path, *, kind: str | None = None, port: int | None =
     chosen = kind or kinds[0]
     said = ""
     for _ in range(1 if port else _ATTEMPTS):
-        folder = Path(mkdtemp(prefix="broker-", dir=directory))
+        folder = Path(mkdtemp(prefix="broker-", dir=directory.resolve()))
         number = port or _free_port()
         process = _launch(chosen, folder, number)
         if _await(process, number):

@@ -11,7 +11,7 @@ from hyle_errors import CallerError
 from hyle_substrates import draws, io
 from hyle_substrates.driver import Codes, Device, DeviceError, ProgramReport, Weights
 from hyle_substrates.profile import Profile, load_profile
-from hyle_substrates.substrate import Matter, load_substrate
+from hyle_substrates.substrate import load_substrate
 
 __all__ = ["TwinDriver", "connect"]
 
@@ -36,7 +36,7 @@ class TwinDriver:
         self._exact = exact
         self._noise = 0.0 if noiseless else profile.noise_codes
         self._substrate = load_substrate(profile.substrate)
-        self._matter: dict[int, Matter] = {}
+        self._matter: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
         self._writes: dict[int, int] = {}
         self._weights: dict[int, Weights] = {}
         self._scaled: dict[tuple[int, ...], Weights] = {}
@@ -62,7 +62,8 @@ class TwinDriver:
         if self._exact:
             self._matter[tile] = {"exact": relative}
         else:
-            self._matter[tile] = self._substrate.program(self._profile, relative, self._draw(tile, write))
+            written = self._substrate.program(self._profile, relative, self._draw(tile, write))
+            self._matter[tile] = {name: array.astype(np.float32) for name, array in written.items()}
         self._forget(tile)
         reached = self.weights(tile).astype(np.float64) * self._profile.weight_unit
         residual = float(np.sqrt(np.mean((reached - relative) ** 2))) if targets.size else 0.0
@@ -93,7 +94,8 @@ class TwinDriver:
                 relative = matter["exact"]
             else:
                 draw = self._draw(tile, self._writes[tile], f"age {self._age_s!r}")
-                relative = self._substrate.age(self._profile, matter, self._age_s, draw)
+                wide = {name: array.astype(np.float64) for name, array in matter.items()}
+                relative = self._substrate.age(self._profile, wide, self._age_s, draw)
             self._weights[tile] = (relative / self._profile.weight_unit).astype(np.float32)
         return self._weights[tile]
 
@@ -115,7 +117,7 @@ class TwinDriver:
     def _draw(self, tile: int, write: int, stage: str = "") -> Any:
         return lambda name, shape: draws.normal(self._seed, self._profile.name, tile, write, stage, name, shape=shape)
 
-    def _programmed(self, tile: int) -> Matter:
+    def _programmed(self, tile: int) -> dict[str, np.ndarray[Any, Any]]:
         if self._closed:
             raise DeviceError("The device was closed.", remedy="Connect again.")
         if tile not in self._matter:

@@ -197,3 +197,10 @@ def test_without_a_broker_the_remedy_names_both(tmp_path: Path, monkeypatch: pyt
         start_broker(tmp_path)
     assert "mosquitto" in caught.value.remedy
     assert "hyle[demo]" in caught.value.remedy
+
+
+def test_a_broker_starts_in_a_folder_that_is_named_relatively(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    with start_broker(Path("here")) as broker:
+        assert broker.port > 0
