@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from hyle_agent.loading import SlotLoader
 from hyle_agent.models import Loaded, Model, Tested
 from hyle_agent.status import refusal_of
 from hyle_agent.store import Store
 
 __all__ = ["Switch"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Switch:
@@ -54,6 +58,7 @@ class Switch:
         model.state = state
         model.reason = reason
         model.serving = loaded
+        _LOG.info("%s %s serves from slot %s", model.name, loaded.manifest.version, slot)
 
     def start(self, model: Model) -> None:
         """Let the active slot serve, or the other one if it cannot; `reason` says what happened."""
@@ -64,6 +69,7 @@ class Switch:
         except Exception as error:
             version = model.state.slots[active].version
             model.reason = f"slot {active} (version {version}) could not start: {refusal_of(error).message}"
+            _LOG.warning("%s: %s", model.name, model.reason)
             if spare:
                 self._fall_back(model, spare)
 
@@ -74,6 +80,7 @@ class Switch:
                 model.serving, model.reason = loaded, ""
             return
         model.serving = None
+        _LOG.warning("%s is out of service: its self-test failed", model.name)
         model.reason = f"the self-test's residual is {tested.residual:.3g}, {tested.tolerance:.3g} is allowed"
 
     def evict(self, model: Model, slot: str) -> None:
