@@ -62,7 +62,9 @@ def main() -> int:
     folders = list(MODELS)
     if args.models:
         known = {folder.name for folder in folders}
-        folders += [path.parent for path in sorted(Path(args.models).glob("*/model.onnx")) if path.parent.name not in known]
+        folders += [
+            path.parent for path in sorted(Path(args.models).glob("*/model.onnx")) if path.parent.name not in known
+        ]
     else:
         print("Only the repository's own models: HYLE_MODELS names no folder with others.", file=sys.stderr)
     rows = []

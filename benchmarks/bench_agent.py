@@ -20,14 +20,28 @@ from hyle.console import Console
 from hyle_deploy.broker import start_broker
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = {"digits_mlp": ROOT / "tests" / "data" / "digits_mlp", "mnist_lenet5": ROOT / "hyle" / "demo_data" / "mnist_lenet5"}
+MODELS = {
+    "digits_mlp": ROOT / "tests" / "data" / "digits_mlp",
+    "mnist_lenet5": ROOT / "hyle" / "demo_data" / "mnist_lenet5",
+}
 READY_S = 30.0
 IDLE_S = 5.0
 
 
 def start(store: Path, broker: str, ready: Path) -> tuple[subprocess.Popen[bytes], str, float]:
     ready.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "hyle", "agent", "run", "--listen", "127.0.0.1:0", "--store", str(store), "--insecure"]
+    command = [
+        sys.executable,
+        "-m",
+        "hyle",
+        "agent",
+        "run",
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        str(store),
+        "--insecure",
+    ]
     command += ["--driver", "twin", "--profile", "pcm-hermes", "--broker", broker, "--ready-file", str(ready)]
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -90,7 +104,9 @@ def main() -> int:
             address = f"{broker.host}:{broker.port}"
             rows = [measure(name, path, scratch, address, args.runs) for name, path in MODELS.items()]
     Console().table(
-        f"idle agent on the pcm-hermes twin, {args.runs} starts", ["model", "ready s", "spread", "RSS MB", "idle CPU %"], rows
+        f"idle agent on the pcm-hermes twin, {args.runs} starts",
+        ["model", "ready s", "spread", "RSS MB", "idle CPU %"],
+        rows,
     )
     return 0
 

@@ -17,7 +17,9 @@ def compile_for(tmp_path: Path) -> Compile:
         profile, text = find_profile(target)
         out = tmp_path / f"{name}-{target}{tag}.hyle"
         calibration = samples_of(folder, "calib", tmp_path / f"{name}.calib.npz")
-        done = compile_model(folder / "model.onnx", calibration, profile, text, out, Options(**{"instances": 2} | options))
+        done = compile_model(
+            folder / "model.onnx", calibration, profile, text, out, Options(**{"instances": 2} | options)
+        )
         extracted = tmp_path / f"{name}-{target}{tag}"
         with open_bundle(out) as bundle:
             bundle.extract(extracted)

@@ -22,10 +22,14 @@ X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
 Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])
 
 
-def model(path: Path, nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray[Any, Any]], opset: int = 17, **other: Any) -> Path:
+def model(
+    path: Path, nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray[Any, Any]], opset: int = 17, **other: Any
+) -> Path:
     initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "g", [X], [Y], initializers)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8, **other), str(path))
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8, **other), str(path)
+    )
     return path
 
 
@@ -41,14 +45,27 @@ def samples(path: Path, **arrays: Any) -> Path:
 
 
 def arguments(folder: Path, **replaced: Any) -> list[str]:
-    chosen = {"model": folder / "m.onnx", "target": "pcm-generic", "calib": folder / "c.npz", "out": folder / "out" / "m.hyle"}
+    chosen = {
+        "model": folder / "m.onnx",
+        "target": "pcm-generic",
+        "calib": folder / "c.npz",
+        "out": folder / "out" / "m.hyle",
+    }
     chosen |= replaced
     (folder / "out").mkdir(exist_ok=True)
     if not (folder / "m.onnx").exists():
         good(folder / "m.onnx")
     if not (folder / "c.npz").exists():
         samples(folder / "c.npz")
-    return [str(chosen["model"]), "--target", str(chosen["target"]), "--calib", str(chosen["calib"]), "-o", str(chosen["out"])]
+    return [
+        str(chosen["model"]),
+        "--target",
+        str(chosen["target"]),
+        "--calib",
+        str(chosen["calib"]),
+        "-o",
+        str(chosen["out"]),
+    ]
 
 
 def no_onnx(folder: Path) -> list[str]:
@@ -79,7 +96,9 @@ def unknown_domain(folder: Path) -> list[str]:
 
 
 def old_opset(folder: Path) -> list[str]:
-    model(folder / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.ones((4, 3), np.float32)}, opset=9)
+    model(
+        folder / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.ones((4, 3), np.float32)}, opset=9
+    )
     return arguments(folder)
 
 
@@ -144,7 +163,9 @@ def wide_chip(folder: Path) -> list[str]:
 
 
 def wrong_profile(folder: Path) -> list[str]:
-    (folder / "p.toml").write_text('name = "p"\nsubstrate = "pcm"\ntitle = ""\nsources = ["x"]\nvalidity = ""\n[array]\nrows = 0\ncols = 1\n')
+    (folder / "p.toml").write_text(
+        'name = "p"\nsubstrate = "pcm"\ntitle = ""\nsources = ["x"]\nvalidity = ""\n[array]\nrows = 0\ncols = 1\n'
+    )
     return arguments(folder, target=folder / "p.toml")
 
 
@@ -205,7 +226,9 @@ def test_bad_input_is_refused_with_a_remedy_and_nothing_is_written(
     assert everything(tmp_path) == before
 
 
-def test_an_error_is_one_json_document_when_json_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_json_document_when_json_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["compile", *no_onnx(tmp_path), "--json"]) == 2
     document = json.loads(capsys.readouterr().out)
     assert set(document) == {"error", "remedy"}

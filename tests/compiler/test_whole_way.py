@@ -17,7 +17,6 @@ from hyle_compiler.evaluate import evaluate_bundle, exact_body, run_batches, spe
 from hyle_compiler.samples import load_samples
 from hyle_substrates.profile import decode_profile
 
-
 IN_REPOSITORY = ["digits_mlp", "digits_cnn", "digits_tiny_transformer", "mnist_lenet5"]
 ELSEWHERE = ["mlperf_tiny_ic_resnet8", "mlperf_tiny_kws_dscnn"]
 
@@ -130,7 +129,10 @@ def test_the_batch_stays_free(batch: int, compile_for: Compile) -> None:
     assert opened.manifest.inputs[0].shape[0] == -1
     profile = decode_profile((opened.folder / "profile.toml").read_bytes())
     samples = load_samples(model_folder("digits_tiny_transformer") / "eval.npz", specs_of(opened.manifest)).head(batch)
-    assert len(run_batches(exact_body(opened.folder, opened.manifest, profile), samples, opened.manifest.outputs[0].name)) == batch
+    assert (
+        len(run_batches(exact_body(opened.folder, opened.manifest, profile), samples, opened.manifest.outputs[0].name))
+        == batch
+    )
 
 
 def test_the_report_tells_what_stays_digital_and_why(compile_for: Compile) -> None:

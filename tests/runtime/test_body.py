@@ -28,7 +28,9 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 def compiled(tmp_path: Path, name: str, profile: Profile, text: bytes, **options: Any) -> tuple[Path, Manifest]:
     folder = DATA / name
     out = tmp_path / "m.hyle"
-    compile_model(folder / "model.onnx", folder / "calib.npz", profile, text, out, Options(**{"instances": 2} | options))
+    compile_model(
+        folder / "model.onnx", folder / "calib.npz", profile, text, out, Options(**{"instances": 2} | options)
+    )
     with open_bundle(out) as bundle:
         bundle.extract(tmp_path / "files")
         return tmp_path / "files", bundle.manifest
@@ -139,7 +141,9 @@ def test_a_graph_that_onnxruntime_refuses_is_said(tmp_path: Path) -> None:
     cols=st.integers(1, 5),
     data=st.data(),
 )
-def test_operator_layout_and_matrix_are_inverse(channels: int, kernel: tuple[int, ...], cols: int, data: st.DataObject) -> None:
+def test_operator_layout_and_matrix_are_inverse(
+    channels: int, kernel: tuple[int, ...], cols: int, data: st.DataObject
+) -> None:
     taps = int(np.prod(kernel))
     start_row = data.draw(st.integers(0, channels * taps - 1))
     stop_row = data.draw(st.integers(start_row + 1, channels * taps))

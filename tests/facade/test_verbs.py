@@ -1,0 +1,178 @@
+"""The command line and the Python API, as a person uses them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hyle
+from hyle.cli import main
+from hyle.console import Console
+
+DIGITS = Path(__file__).resolve().parents[1] / "data" / "digits_mlp"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "digits.hyle"
+    said: list[str] = []
+    done = hyle.compile(
+        DIGITS / "model.onnx",
+        target="pcm-generic",
+        calib=DIGITS / "calib.npz",
+        output=out,
+        progress=said.append,
+        instances=2,
+        name="digits",
+        version="1.2",
+    )
+    assert said[0] == "reading the model"
+    assert done.digest
+    return out
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main([*arguments, "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    found: dict[str, Any] = json.loads(said.out)
+    return found
+
+
+def test_targets_are_listed_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    targets = {target["name"]: target for target in document(capsys, "targets")["targets"]}
+    assert {"ideal", "pcm-generic", "pcm-hermes"} <= set(targets)
+    assert all(target["sources"] and target["validity"] for target in targets.values())
+    assert main(["targets"]) == 0
+    assert "pcm-hermes" in capsys.readouterr().out
+    assert main(["targets", "pcm-hermes"]) == 0
+    sheet = capsys.readouterr().out
+    assert "array.rows = 256" in sheet
+    assert "Le Gallo" in sheet
+
+
+def test_inspect_shows_what_is_inside(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(capsys, "inspect", str(bundle))
+    assert (found["name"], found["version"], found["target"], found["signer"]) == ("digits", "1.2", "pcm-generic", None)
+    assert len(found["report"]["layers"]) == 3
+    assert main(["inspect", str(bundle)]) == 0
+    assert "not signed" in capsys.readouterr().out
+
+
+def test_the_report_opens_in_a_browser(
+    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main(["inspect", str(bundle), "--report"]) == 0
+    page = Path(opened[0].removeprefix("file://"))
+    assert "digits on pcm-generic" in page.read_text()
+
+
+def test_evaluate_prints_the_ages_and_gives_them_as_json(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = [
+        "--data",
+        str(DIGITS / "eval.npz"),
+        "--at",
+        "25s,1y",
+        "--instances",
+        "2",
+        "--model",
+        str(DIGITS / "model.onnx"),
+    ]
+    found = document(capsys, "evaluate", str(bundle), *data)
+    assert [age["age_s"] for age in found["ages"]] == [25.0, 31536000.0]
+    assert found["float"] == pytest.approx(0.98)
+    assert main(["evaluate", str(bundle), *data]) == 0
+    said = capsys.readouterr().out
+    assert "after 25s" in said
+    assert "float model" in said
+
+
+def test_without_labels_the_score_is_agreement(bundle: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    with np.load(DIGITS / "eval.npz") as file:
+        np.savez(tmp_path / "plain.npz", input=file["input"][:50])
+    with hyle.open(bundle) as opened:
+        found = opened.evaluate(tmp_path / "plain.npz", at="25s", instances=1)
+    assert found["metric"] == "agreement"
+    assert found["float"] is None
+    assert found["exact"] == 1.0
+
+
+@pytest.mark.parametrize("text", ["", "25", "s", "1w", "1d,", "-1s"])
+def test_what_is_no_duration_is_refused(text: str, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(bundle), "--data", str(DIGITS / "eval.npz"), f"--at={text}"]) == 2
+    assert "duration" in capsys.readouterr().err
+
+
+def test_an_open_bundle_says_what_it_is(bundle: Path) -> None:
+    with hyle.open(bundle) as opened:
+        assert opened.manifest.name == "digits"
+        assert len(opened.digest) == 64
+        assert opened.signer is None
+        assert json.loads(opened.read("report.json"))["model"] == "digits"
+
+
+def test_the_facade_has_nothing_else() -> None:
+    with pytest.raises(AttributeError, match="frobnicate"):
+        _ = hyle.frobnicate  # type: ignore[attr-defined]
+
+
+def test_an_unexpected_error_is_ours_and_shows_no_trace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret of the inside")
+
+    monkeypatch.setattr("hyle.commands.targets.run", broken)
+    assert main(["targets"]) == 1
+    said = capsys.readouterr().err
+    assert "secret" not in said
+    assert "HYLE_DEBUG" in said
+    monkeypatch.setenv("HYLE_DEBUG", "1")
+    assert main(["targets", "--json"]) == 1
+    assert "secret" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_quietly(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hyle.commands.targets.run", interrupted)
+    assert main(["targets"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_verb_whose_package_is_missing_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    assert main(["targets"]) == 2
+    assert "pip install 'hyle[compiler]'" in capsys.readouterr().err
+
+
+def test_progress_overwrites_itself_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console()
+    for text in ("reading: 1", "reading: 2", "writing"):
+        console.progress(text)
+    assert capsys.readouterr().err.splitlines() == ["reading", "writing"]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    console.progress("again")
+    console.done()
+    assert "\r" in capsys.readouterr().err
+    quiet = Console(quiet=True)
+    quiet.progress("x")
+    quiet.say("x")
+    quiet.table("x", ["a"], [["b"]])
+    quiet.done()
+    assert capsys.readouterr() == ("", "")
