@@ -1,4 +1,4 @@
-"""What an idle agent weighs: seconds until it is ready, resident memory, idle CPU; with telemetry and a compiled model installed.
+"""What an idle agent weighs, telemetry on and a model installed: seconds until it is ready, memory, idle CPU.
 
 Run: python benchmarks/bench_agent.py [--runs N]
 """
@@ -15,9 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from hyle_deploy.broker import start_broker
+
 import hyle
 from hyle.console import Console
-from hyle_deploy.broker import start_broker
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = {

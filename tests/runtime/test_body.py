@@ -148,10 +148,23 @@ def test_operator_layout_and_matrix_are_inverse(
     start_row = data.draw(st.integers(0, channels * taps - 1))
     stop_row = data.draw(st.integers(start_row + 1, channels * taps))
     layer = Layer(
-        name="l", op="conv", input="x", output="y", rows=channels * taps, cols=cols, range_mode="static", full_scale="f", offset="o",
-        noise="n", blocks=(Block((start_row, stop_row), "w", "g"),), tiles=(Tile(0, 0, (start_row, stop_row), (0, cols)),), macs=1,
-        probes="p", probe_scales="s", responses="r",
+        name="l",
+        op="conv",
+        input="x",
+        output="y",
+        rows=channels * taps,
+        cols=cols,
+        range_mode="static",
+        full_scale="f",
+        offset="o",
+        noise="n",
+        blocks=(Block((start_row, stop_row), "w", "g"),),
+        tiles=(Tile(0, 0, (start_row, stop_row), (0, cols)),),
+        macs=1,
+        probes="p",
+        probe_scales="s",
+        responses="r",
         convolution=Convolution(kernel, (1,) * len(kernel), (0,) * (2 * len(kernel)), (1,) * len(kernel), channels),
-    )  # fmt: skip
+    )
     matrix = np.arange((stop_row - start_row) * cols, dtype=np.int32).reshape(-1, cols)
     assert np.array_equal(block_matrix(layer, 0, operator_layout(layer, 0, matrix)), matrix)
