@@ -1,4 +1,7 @@
-"""Ed25519 keys: making them, keeping them in PEM files, reading them back."""
+"""Ed25519 keys: making them, keeping them in PEM files, reading them back.
+
+`cryptography` is imported where a key is used: an agent without keys is 8 MB lighter.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,12 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 from hyle_errors import CallerError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 __all__ = [
     "KeyFileError",
@@ -56,6 +51,9 @@ class PublicKey:
 
     def accepts(self, signature: bytes, message: bytes) -> bool:
         """Return whether `signature` (64 bytes) is this key's over `message`."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
         except (InvalidSignature, ValueError):
@@ -72,6 +70,8 @@ class PrivateKey:
     @property
     def public(self) -> PublicKey:
         """The public half."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
         return PublicKey(self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
     def sign(self, message: bytes) -> bytes:
@@ -99,6 +99,16 @@ def generate_key(name: str, directory: Path, passphrase: bytes | None = None) ->
     Raises:
         KeyFileError: A bad name, an empty passphrase, a file that is already there, or a folder that cannot be written.
     """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
+        Encoding,
+        KeySerializationEncryption,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
+
     if _NAME.fullmatch(name) is None:
         raise KeyFileError(f"{name!r} cannot name a key.", remedy="Use up to 128 letters, digits, '.', '_' and '-'.")
     if passphrase == b"":
@@ -148,6 +158,10 @@ def load_private_key(path: Path, passphrase: bytes | None = None) -> PrivateKey:
     Raises:
         KeyFileError: The file is missing, others may read it, it is no Ed25519 private key, or the passphrase is wrong.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     data = _read(path, private=True)
     if b"PUBLIC KEY" in data:
         raise KeyFileError(f"{path} is a public key.", remedy="Give the private key, NAME.key, to sign.")
@@ -174,6 +188,10 @@ def load_public_key(path: Path) -> PublicKey:
     Raises:
         KeyFileError: The file is missing or is no Ed25519 public key in SPKI PEM form.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
     data = _read(path, private=False)
     if b"PRIVATE KEY" in data:
         raise KeyFileError(

@@ -25,6 +25,7 @@ from hyle_agent.health import Health
 from hyle_agent.inference_service import SERVICE as INFERENCE_SERVICE
 from hyle_agent.inference_service import InferenceService
 from hyle_agent.loading import SlotLoader
+from hyle_agent.memory import give_back
 from hyle_agent.models import Models, snapshot_model
 from hyle_agent.operator_thread import OperatorThread
 from hyle_agent.program import Load
@@ -96,6 +97,7 @@ class Agent:
         self._models.booted = True
         await self._health.update()
         self._reporter = self._start_telemetry()
+        self._tasks.append(asyncio.create_task(self._operator.run(lambda _: give_back())))
         if self._config.self_test_interval_s:
             self._tasks.append(asyncio.create_task(self._test_regularly()))
         return f"{self._config.address.host}:{port}"

@@ -7,12 +7,13 @@ the converters are linear and the noise of a read does not depend on its value.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from array_api_compat import array_namespace
+from hyle_substrates.arrays import array_namespace
 
-__all__ = ["decode", "encode", "readout", "round_through"]
+__all__ = ["Polarity", "decode", "encode", "noise_std", "readout", "round_through", "sides"]
 
+Polarity = Literal["signed", "positive", "two-pass"]
 TINY = 1e-30
 
 
@@ -39,6 +40,31 @@ def encode(x: Any, full_scale: Any, levels: int) -> Any:
     """
     ratio = x / (full_scale + TINY)
     return round_through(_clip(ratio, 1.0) * levels) if levels else ratio
+
+
+def sides(codes: Any, polarity: Polarity) -> tuple[Any, ...]:
+    """What is driven: codes as they are, their positive part, or first the positive and then the negative part.
+
+    The answer to a second part is taken off that of the first.
+    """
+    if polarity == "signed":
+        return (codes,)
+    xp = array_namespace(codes)
+    positive = xp.maximum(codes, 0.0 * codes)
+    return (positive,) if polarity == "positive" else (positive, positive - codes)
+
+
+def noise_std(power: Any, light: Any, constant: float, weight: float, shot: float) -> Any:
+    """Standard deviation of a column's noise in ADC codes.
+
+    Args:
+        power: Sum of the squared DAC codes on its rows, any shape.
+        light: Sum of the magnitudes that it detects, in ADC codes; broadcasts against `power`.
+        constant: Standard deviation that no signal changes, in ADC codes.
+        weight: Standard deviation in ADC codes for one DAC code.
+        shot: Variance in squared ADC codes for one ADC code of light.
+    """
+    return array_namespace(power).sqrt(constant * constant + weight * weight * power + shot * light)
 
 
 def readout(total: Any, deviate: Any, noise: Any, levels: int) -> Any:

@@ -12,8 +12,8 @@ import math
 from typing import Annotated, Any, Literal
 
 import msgspec
-from array_api_compat import array_namespace
 
+from hyle_substrates.arrays import array_namespace
 from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import Draw, Float64s, Matter, decode_physics
 
