@@ -19,17 +19,23 @@ from test_agent_command import Served
 MODEL = Path(__file__).parents[1] / "data/digits_mlp"
 
 
+def compile_digits(folder: Path, version: str) -> Path:
+    """Compile the digits model with the key `me` that lies in `folder`."""
+    words = f"{MODEL}/model.onnx --target pcm-hermes --calib {MODEL}/calib.npz -o {folder}/{version}.hyle"
+    words += f" --key {folder}/me.key --name digits --version {version} --counter {version} --seed {version}"
+    command = [sys.executable, "-m", "hyle", "compile", *words.split(), "--instances", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / f"{version}.hyle"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key, and the model compiled twice: as version 1, and with another seed as version 2."""
     made = tmp_path_factory.mktemp("real")
     generate_key("me", made)
     for version in ("1", "2"):
-        words = f"{MODEL}/model.onnx --target pcm-hermes --calib {MODEL}/calib.npz -o {made}/{version}.hyle"
-        words += f" --key {made}/me.key --name digits --version {version} --counter {version} --seed {version}"
-        command = [sys.executable, "-m", "hyle", "compile", *words.split(), "--instances", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
+        compile_digits(made, version)
     return made
 
 
