@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ def run_in_batches(
     Raises:
         CalibrationError: The model refuses the samples.
     """
+    if samples.whole:
+        return [_run(session, outputs, samples.arrays)]
     fixed = [shape[0] for shape in (i.shape for i in session.get_inputs()) if shape and isinstance(shape[0], int)]
     size = min([batch, *fixed])
     whole = samples.head(len(samples) // size * size) if fixed else samples
@@ -83,8 +85,12 @@ def run_in_batches(
         raise CalibrationError(
             f"The model wants batches of {size}; there are {len(samples)} samples.", remedy="Give more samples."
         )
+    return [_run(session, outputs, feed) for feed in whole.batches(size)]
+
+
+def _run(session: ort.InferenceSession, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
     try:
-        return [list(session.run(list(outputs), feed)) for feed in whole.batches(size)]
+        return list(session.run(list(outputs), dict(feed)))
     except Exception as error:
         text = (str(error).splitlines() or [""])[0][:300]
         raise CalibrationError(
@@ -103,7 +109,7 @@ def observe(
     }
     outputs: list[list[np.ndarray[Any, Any]]] = []
     for feed in samples.batches(BATCH):
-        values = dict(zip(names, run_in_batches(session, names, Samples(feed, None))[0], strict=True))
+        values = dict(zip(names, run_in_batches(session, names, Samples(feed, None, samples.whole))[0], strict=True))
         outputs.append([values[o] for o in names])
         for layer in layers:
             x = feed[str(layer.x.name)] if str(layer.x.name) in inputs else values[str(layer.x.name)]
@@ -123,6 +129,8 @@ class _Collector:
         self._count = 0
 
     def add(self, x: Float32s) -> None:
+        if not x.size:
+            return
         if not np.isfinite(x).all():
             raise CalibrationError(
                 f"The input of layer {self._layer.name!r} is NaN or infinite on the samples.",
@@ -147,6 +155,9 @@ class _Collector:
         self._count += total
 
     def finish(self) -> Observed:
+        if not self._vectors:
+            nothing = np.zeros((1, self._layer.matrix.shape[0]), dtype=np.float32)
+            return Observed(nothing, np.ones(1, dtype=np.float32), nothing.reshape(-1), 0.0, 0.0)
         vectors, scales = np.concatenate(self._vectors), np.concatenate(self._scales)
         if len(vectors) > PROBES:
             keep = np.sort(self._rng.choice(len(vectors), PROBES, replace=False))

@@ -24,7 +24,7 @@ def write_golden(
     path: Path, samples: Samples, exact: Mapping[str, Array], layers: Sequence[Layer], calibrated: Sequence[Calibrated]
 ) -> None:
     """Write inputs, exact outputs (samples first, as many as `exact` has) and every layer's probes."""
-    count = len(next(iter(exact.values())))
+    count = min((len(array) for array in exact.values()), default=0)
     tensors: dict[str, Array] = {f"input/{name}": array[:count] for name, array in samples.arrays.items()}
     tensors |= {f"output/{name}": array for name, array in exact.items()}
     for layer, measured in zip(layers, calibrated, strict=True):

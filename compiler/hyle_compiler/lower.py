@@ -163,7 +163,7 @@ def _reads(node: ir.Node) -> list[ir.Value]:
 
 
 def _segments(model: ir.Model, layers: Sequence[Layer], folder: Path, files: dict[str, Path]) -> tuple[Step, ...]:
-    stages = _stages(model)
+    stages, owners = _stages(model), _owners(model.graph)
     last = max((stage + (node.domain == DOMAIN) for node, stage in stages.items()), default=0)
     outputs = {str(value.name) for value in model.graph.outputs}
     steps = []
@@ -173,9 +173,7 @@ def _segments(model: ir.Model, layers: Sequence[Layer], folder: Path, files: dic
         inside = set(digital)
         made = {str(v.name): v for node in digital for v in node.outputs if v.name}
         needed = tuple(
-            name
-            for name, v in made.items()
-            if name in outputs or any(use.node not in inside for use in _uses(v, model))
+            name for name, v in made.items() if name in outputs or any(use not in inside for use in _uses(v, owners))
         )
         read = dict.fromkeys(
             str(v.name)
@@ -201,31 +199,27 @@ def _outer(value: ir.Value, model: ir.Model) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
-    node: ir.Node
-
-
-def _uses(value: ir.Value, model: ir.Model) -> list[_Use]:
+def _uses(value: ir.Value, owners: Mapping[ir.Graph, ir.Node]) -> list[ir.Node]:
     """Nodes of the main graph that read a value, directly or inside their subgraphs."""
     found = []
     for node, _ in value.uses():
-        outer = node
-        while outer.graph is not model.graph:
-            outer = _owner(outer, model)
-        found.append(_Use(outer))
+        outer: ir.Node | None = node
+        while outer is not None and outer.graph in owners:
+            outer = owners[outer.graph]  # type: ignore[index]
+        if outer is not None and outer.graph is not None:
+            found.append(outer)
     return found
 
 
-def _owner(node: ir.Node, model: ir.Model) -> ir.Node:
-    for candidate in model.graph:
-        for attribute in candidate.attributes.values():
+def _owners(graph: ir.Graph) -> dict[ir.Graph, ir.Node]:
+    """The node that holds each subgraph, at any depth."""
+    owners: dict[ir.Graph, ir.Node] = {}
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        for attribute in node.attributes.values():
             graphs = [attribute.value] if attribute.type is ir.AttributeType.GRAPH else []
             graphs = list(attribute.value) if attribute.type is ir.AttributeType.GRAPHS else graphs
-            for graph in graphs:
-                if any(inner is node for inner in ir.traversal.RecursiveGraphIterator(graph)):
-                    return candidate
-    raise ValueError(f"node {node.name!r} belongs to no node of the main graph")
+            owners |= dict.fromkeys(graphs, node)
+    return owners
 
 
 def _write_segment(model: ir.Model, inputs: tuple[str, ...], outputs: tuple[str, ...], path: Path) -> None:

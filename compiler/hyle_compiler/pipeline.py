@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,22 +13,20 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 from hyle_bundle import PrivateKey, write_bundle
-from hyle_bundle.manifest import Golden, Layer, Manifest, TensorInfo
+from hyle_bundle.manifest import Golden, Manifest
 from hyle_substrates.profile import Profile
 
 from hyle_compiler import report as reports
-from hyle_compiler.activations import float_session, observe
-from hyle_compiler.calibrate import Calibrated, calibrate
+from hyle_compiler.build import Identity, build
+from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.errors import ModelError, OutputError, PlacementError, VerificationError
-from hyle_compiler.evaluate import DATATYPES, Evaluation, as_json, evaluate_folder, exact_body, run_batches, score
-from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, write_golden
-from hyle_compiler.lower import Lowered, attach, describe_layer, lower
+from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_body, run_batches, score
+from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
 from hyle_compiler.partition import Partition, partition
-from hyle_compiler.place import place
 from hyle_compiler.read import read_model, source_digest
 from hyle_compiler.samples import InputSpec, Samples, load_samples
 from hyle_compiler.simplify import simplify
-from hyle_compiler.tensors import PROGRAMMING, digital_weights, layer_tensors, store, write_stored
+from hyle_compiler.tensors import PROGRAMMING
 
 __all__ = ["Compiled", "Options", "compile_model", "input_specs"]
 
@@ -127,20 +124,18 @@ def _compile(
             f"No layer of {model_path.name} fits {profile.name}: {reasons}.",
             remedy="Give a model with constant weights.",
         )
-    placed = place(parts.physical, profile)
-    progress(f"observing {len(placed)} layers on {len(samples)} samples")
-    session = float_session(model, [layer.x for layer in parts.physical], folder)
-    seen, batches = observe(session, parts.physical, samples, options.seed)
-    progress("calibrating converters")
-    calibrated = [calibrate(layer, seen[layer.layer.name], profile, options.copies, options.seed) for layer in placed]
-    layers = [describe_layer(layer) for layer in calibrated]
-    exact = {str(o.name): np.concatenate([b[i] for b in batches]) for i, o in enumerate(model.graph.outputs)}
-    progress("writing the graphs")
-    manifest = _manifest(model, model_path, digest, profile, options, layers)
-    lowered = _write_graphs(folder, model, layers, calibrated, profile)
-    write_golden(folder / GOLDEN, samples, {n: a[:GOLDEN_SAMPLES] for n, a in exact.items()}, layers, calibrated)
-    manifest = msgspec.structs.replace(manifest, steps=lowered.steps)
-    verified, report = _verify(folder, manifest, profile, samples, exact, calibrated, parts, options, progress)
+    identity = Identity(
+        options.name or _default_name(model_path),
+        options.version,
+        options.counter,
+        options.seed,
+        digest,
+        options.copies,
+        options.compensation,
+    )
+    built = build(folder, model, parts.physical, samples, profile, identity, progress)
+    lowered, exact, calibrated = built.lowered, built.exact, built.calibrated
+    verified, report = _verify(folder, built.manifest, profile, samples, exact, calibrated, parts, options, progress)
     (folder / "profile.toml").write_bytes(profile_text)
     (folder / "report.json").write_bytes(reports.write_json(report))
     (folder / "report.html").write_bytes(reports.render_html(report))
@@ -172,54 +167,9 @@ def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
     return tuple(specs)
 
 
-def _info(value: ir.Value) -> TensorInfo:
-    dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
-    shape = () if value.shape is None else tuple(int(size) if isinstance(size, int) else -1 for size in value.shape)
-    return TensorInfo(str(value.name), DATATYPES.get(dtype, "FP32"), shape)
-
-
-def _manifest(
-    model: ir.Model, path: Path, digest: str, profile: Profile, options: Options, layers: Sequence[Layer]
-) -> Manifest:
-    name = (
-        options.name
-        or re.sub(r"[^A-Za-z0-9._-]", "_", path.parent.name if path.stem == "model" else path.stem).lstrip("._-")
-        or "model"
-    )
-    return Manifest(
-        format="hyle-bundle/1",
-        name=name,
-        version=options.version,
-        counter=options.counter,
-        compiler=f"hyle {package_version('hyle')}",
-        seed=options.seed,
-        source_sha256=digest,
-        target=profile.name,
-        substrate=profile.substrate,
-        compensation=options.compensation or profile.compensation,
-        inputs=tuple(map(_info, model.graph.inputs)),
-        outputs=tuple(map(_info, model.graph.outputs)),
-        layers=tuple(layers),
-        steps=(),
-        golden=Golden(0, 0.0, ""),
-        files={},
-    )
-
-
-def _write_graphs(
-    folder: Path, model: ir.Model, layers: Sequence[Layer], calibrated: Sequence[Calibrated], profile: Profile
-) -> Lowered:
-    physical = {id(layer.placed.layer.node) for layer in calibrated}
-    makers = digital_weights(model.graph)
-    for name in list(makers):
-        if all(id(node) in physical for node, _ in model.graph.initializers[name].uses()):
-            del makers[name]
-    for layer, measured in zip(layers, calibrated, strict=True):
-        makers |= layer_tensors(layer, measured, profile.noise_codes)
-    tensors = store(makers)
-    write_stored(folder / PROGRAMMING, tensors.values())
-    attach(model, calibrated, profile, tensors)
-    return lower(model, layers, folder)
+def _default_name(path: Path) -> str:
+    stem = path.parent.name if path.stem == "model" else path.stem
+    return re.sub(r"[^A-Za-z0-9._-]", "_", stem).lstrip("._-") or "model"
 
 
 def _verify(

@@ -28,16 +28,23 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Arrays by input name, samples first, and one label a sample if there are any."""
+    """Arrays by input name, samples first, and one label a sample if there are any.
+
+    With `whole` they are one feed that is never split, whatever its first axis means.
+    """
 
     arrays: dict[str, Array]
     labels: Array | None
+    whole: bool = False
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return 1 if self.whole else len(next(iter(self.arrays.values())))
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Go through all samples, at most `size` at a time."""
+        if self.whole:
+            yield dict(self.arrays)
+            return
         for start in range(0, len(self), size):
             yield {name: array[start : start + size] for name, array in self.arrays.items()}
 

@@ -10,6 +10,7 @@ from onnxscript import optimizer, rewriter
 from onnxscript.rewriter.rules.common import _fuse_batchnorm
 
 from hyle_compiler.errors import ModelError
+from hyle_compiler.separate_outputs import separate_outputs
 
 __all__ = ["simplify"]
 
@@ -23,6 +24,7 @@ def simplify(model: ir.Model) -> ir.Model:
     Raises:
         ModelError: The graph is not consistent.
     """
+    names = [str(value.name) for value in model.graph.outputs]
     try:
         optimizer.optimize_ir(model)
         rewriter.rewrite(model, pattern_rewrite_rules=_fuse_batchnorm.rules)
@@ -33,9 +35,10 @@ def simplify(model: ir.Model) -> ir.Model:
             common.RemoveUnusedNodesPass(),
             common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
             common.TopologicalSortPass(),
-            common.NameFixPass(),
         ):
             step(model)
+        separate_outputs(model, names)
+        common.NameFixPass()(model)
     except Exception as error:
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"The graph is not consistent: {text}", remedy="Check the model with onnx.checker.") from error

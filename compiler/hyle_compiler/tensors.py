@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from hyle_bundle import TensorSpec, tensor_layout, write_tensors
 from hyle_bundle.manifest import Layer
+from hyle_bundle.tensor_spec import DTYPES
 from hyle_runtime.placement import operator_layout
 
 from hyle_compiler.calibrate import Calibrated
@@ -20,7 +21,7 @@ __all__ = ["PROGRAMMING", "Makers", "Stored", "digital_weights", "layer_tensors"
 
 PROGRAMMING = "programming.safetensors"
 INLINE_BYTES = 1024
-NO_FILE_TYPES = (ir.DataType.BFLOAT16, ir.DataType.STRING)
+FILE_TYPES = tuple(ir.DataType.from_numpy(t) for word, t in DTYPES.items() if word != "BF16")
 Array = np.ndarray[Any, Any]
 Makers = dict[str, Callable[[], Array]]
 
@@ -57,9 +58,7 @@ def digital_weights(graph: ir.Graph, prefix: str = "digital/") -> Makers:
     makers: Makers = {}
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or name.startswith(prefix) or tensor.nbytes < INLINE_BYTES or tensor.dtype in NO_FILE_TYPES:
-            continue
-        if tensor.dtype.bitwidth < 8:
+        if tensor is None or name.startswith(prefix) or tensor.nbytes < INLINE_BYTES or tensor.dtype not in FILE_TYPES:
             continue
         value.name = prefix + name
         makers[prefix + name] = tensor.numpy

@@ -1,7 +1,7 @@
-"""ONNX's own backend test suite, run in this process over a backend; a worker's output is one JSON line a case.
+"""ONNX's own backend test suite, run in this process over a backend.
 
-Run as a program (`python onnx_suite.py BACKEND START STEP`) it runs every STEP-th case from START on, so that a crash of the process is a
-line that is missing and not the end of the tests.
+Run as a program (`python onnx_suite.py BACKEND START STEP`) it runs every STEP-th case from START on and writes one JSON
+line a case, so that a crash of the process is a line that is missing and not the end of the tests.
 """
 
 from __future__ import annotations
@@ -48,10 +48,6 @@ class Outcome(unittest.TestResult):
 
     def addFailure(self, test: unittest.TestCase, err: Any) -> None:
         self.outcome, self.text = "differs", str(err[1])[:400]
-
-
-def names() -> list[str]:
-    return [name for name in dir(_cases("onnxruntime")) if name.startswith("test_") and name.endswith("_cpu")]
 
 
 def _cases(name: str) -> Any:

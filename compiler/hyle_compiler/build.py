@@ -1,0 +1,154 @@
+"""From a simplified model and what it sees to the files that a body runs: graphs, tensors, golden vectors, manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+from hyle_bundle.manifest import Golden, Layer, Manifest, TensorInfo
+from hyle_substrates.profile import Profile
+
+from hyle_compiler.activations import Observed, float_session, observe
+from hyle_compiler.calibrate import Calibrated, calibrate
+from hyle_compiler.evaluate import DATATYPES
+from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, write_golden
+from hyle_compiler.lower import Lowered, attach, describe_layer, lower
+from hyle_compiler.partition import Candidate
+from hyle_compiler.place import place
+from hyle_compiler.samples import Samples
+from hyle_compiler.tensors import PROGRAMMING, digital_weights, layer_tensors, store, write_stored
+
+__all__ = ["Built", "Identity", "build"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a compilation is and how it is done: what the manifest says of the model, and the choices of the caller.
+
+    `copies` and `compensation` are None where the compiler or the profile chooses.
+    """
+
+    name: str
+    version: str
+    counter: int
+    seed: int
+    source_sha256: str
+    copies: int | None = None
+    compensation: Literal["none", "global", "column", "affine"] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Built:
+    """A model's files, written to a folder, and the float model's outputs by name, unless the samples are one feed."""
+
+    manifest: Manifest
+    lowered: Lowered
+    calibrated: tuple[Calibrated, ...]
+    exact: dict[str, Array]
+
+
+def build(
+    folder: Path,
+    model: ir.Model,
+    layers: Sequence[Candidate],
+    samples: Samples,
+    profile: Profile,
+    identity: Identity,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Built:
+    """Place, calibrate and write a model; the model is used up.
+
+    Args:
+        folder: Where the files go.
+        model: The simplified model.
+        layers: Its operators that go on physics; with none the whole model is one digital segment.
+        samples: What it is calibrated on.
+        profile: The target.
+        identity: Names, seed and choices.
+        progress: Told what is being done.
+
+    Raises:
+        CallerError: The model, the samples or the target cannot be used; says why and what to do.
+    """
+    placed = place(layers, profile)
+    progress(f"observing {len(placed)} layers on {len(samples)} samples")
+    seen, exact = _observe(folder, model, layers, samples, identity.seed)
+    progress("calibrating converters")
+    calibrated = tuple(
+        calibrate(layer, seen[layer.layer.name], profile, identity.copies, identity.seed) for layer in placed
+    )
+    described = tuple(map(describe_layer, calibrated))
+    progress("writing the graphs")
+    manifest = _manifest(model, profile, identity, described)
+    lowered = _write_graphs(folder, model, described, calibrated, profile)
+    if samples.whole:
+        write_golden(folder / GOLDEN, Samples({}, None), {}, described, calibrated)
+    else:
+        first = {name: array[:GOLDEN_SAMPLES] for name, array in exact.items()}
+        write_golden(folder / GOLDEN, samples, first, described, calibrated)
+    return Built(msgspec.structs.replace(manifest, steps=lowered.steps), lowered, calibrated, exact)
+
+
+def _observe(
+    folder: Path, model: ir.Model, layers: Sequence[Candidate], samples: Samples, seed: int
+) -> tuple[dict[str, Observed], dict[str, Array]]:
+    if samples.whole and not layers:
+        return {}, {}
+    session = float_session(model, [layer.x for layer in layers], folder)
+    seen, batches = observe(session, layers, samples, seed)
+    if samples.whole:
+        return seen, {}
+    outputs = enumerate(model.graph.outputs)
+    return seen, {str(o.name): np.concatenate([batch[i] for batch in batches]) for i, o in outputs}
+
+
+def _info(value: ir.Value) -> TensorInfo:
+    dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
+    shape = () if value.shape is None else tuple(int(size) if isinstance(size, int) else -1 for size in value.shape)
+    return TensorInfo(str(value.name), DATATYPES.get(dtype, "FP32"), shape)
+
+
+def _manifest(model: ir.Model, profile: Profile, identity: Identity, layers: Sequence[Layer]) -> Manifest:
+    return Manifest(
+        format="hyle-bundle/1",
+        name=identity.name,
+        version=identity.version,
+        counter=identity.counter,
+        compiler=f"hyle {package_version('hyle')}",
+        seed=identity.seed,
+        source_sha256=identity.source_sha256,
+        target=profile.name,
+        substrate=profile.substrate,
+        compensation=identity.compensation or profile.compensation,
+        inputs=tuple(map(_info, model.graph.inputs)),
+        outputs=tuple(map(_info, model.graph.outputs)),
+        layers=tuple(layers),
+        steps=(),
+        golden=Golden(0, 0.0, ""),
+        files={},
+    )
+
+
+def _write_graphs(
+    folder: Path, model: ir.Model, layers: Sequence[Layer], calibrated: Sequence[Calibrated], profile: Profile
+) -> Lowered:
+    physical = {id(layer.placed.layer.node) for layer in calibrated}
+    makers = digital_weights(model.graph)
+    for name in list(makers):
+        uses = model.graph.initializers[name].uses()
+        if uses and all(id(node) in physical for node, _ in uses):
+            del makers[name]
+    for layer, measured in zip(layers, calibrated, strict=True):
+        makers |= layer_tensors(layer, measured, profile.noise_codes)
+    tensors = store(makers)
+    write_stored(folder / PROGRAMMING, tensors.values())
+    attach(model, calibrated, profile, tensors)
+    return lower(model, layers, folder)
