@@ -15,10 +15,11 @@ from hyle_errors import InternalError
 
 from hyle_substrates.profile import Profile
 
-__all__ = ["Device", "DeviceError", "Driver", "ProgramReport", "SimulatedMatter"]
+__all__ = ["BlackBox", "BlackBoxInfo", "Device", "DeviceError", "Driver", "ProgramReport", "SimulatedMatter"]
 
 Codes = np.ndarray[Any, np.dtype[np.int32]]
 Weights = np.ndarray[Any, np.dtype[np.float32]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class DeviceError(InternalError):
@@ -108,4 +109,58 @@ class SimulatedMatter(Protocol):
 
     def advance(self, age_s: float) -> None:
         """Let the matter be `age_s` seconds old, counted from the end of programming."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlackBoxInfo:
+    """What a black box says of itself.
+
+    Attributes:
+        identity: Stable identity of the very device.
+        parameters: Number p of trainable parameters that it takes beside its inputs; may be 0.
+        inputs: Number n of inputs.
+        outputs: Number m of outputs.
+        low: Smallest input and parameter that it takes; those of all share one range.
+        high: Largest input and parameter, > `low`.
+        simulated: Whether it is made of numbers.
+        health: Live readings by name, scalars only; `connected` is 1 while it answers and 0 while it does not.
+    """
+
+    identity: str
+    parameters: int
+    inputs: int
+    outputs: int
+    low: float = -1.0
+    high: float = 1.0
+    simulated: bool = False
+    health: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class BlackBox(Protocol):
+    """Matter whose physics is not a matrix product; owned by one thread like a `Driver`."""
+
+    def describe(self) -> BlackBoxInfo:
+        """Return identity, sizes, range and live health; never raises once the device was opened."""
+        ...
+
+    def respond(self, parameters: Floats, inputs: Floats) -> Floats:
+        """Drive the matter and read it; every sample begins from the same state.
+
+        Args:
+            parameters: Batch by p, from `low` to `high`.
+            inputs: Batch by n, from `low` to `high`.
+
+        Returns:
+            Readings, batch by m.
+
+        Raises:
+            CallerError: A value is not finite or out of range, or a shape is not as described.
+            DeviceError: The device did not answer, or lost samples and could not be made to repeat them.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the device back; the object is not used again."""
         ...
