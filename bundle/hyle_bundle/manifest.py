@@ -90,7 +90,9 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     (each sample's largest magnitude). `offset` names the per-column bias in output units.
     `probes` and `responses` name tensors of `golden.safetensors`: DAC codes, probes by rows, and the
     columns' wanted answers in units of the input's full scale, probes by columns, without `bias`;
-    `probe_scales` the full scale that each probe stood for.
+    `probe_scales` the full scale that each probe stood for. `polarity`: whether codes are driven as they are, without
+    their negative part, or positive and negative parts one after another; `reference`: ADC codes that a weight of
+    zero gives for one DAC code, taken off by the host.
     """
 
     name: Name
@@ -110,6 +112,8 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     probe_scales: Name
     responses: Name
     convolution: Convolution | None = None
+    polarity: Literal["signed", "positive", "two-pass"] = "signed"
+    reference: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -37,18 +37,77 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
     bound, noise, offset = (tape.input(name) for name in ("full_scale", "noise", "offset"))
     full_scale = _sample_scale(tape, layer, x) if layer.dynamic else bound
     codes = tape.inline(lambda a, b: io.encode(a, b, profile.dac.levels), x, full_scale)
-    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * layer.row_copies
+    sides = _sides(tape, layer, codes)
+    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing * layer.row_copies
     parts = []
     for index in range(len(layer.placed.blocks)):
         copies = [tape.input(f"levels_{index}_{copy}") for copy in range(layer.col_copies)]
         gain = tape.input(f"gain_{index}")
-        total = _product(tape, layer, index, codes, _weights(tape, layer, copies, unit))
-        read = _average(tape, layer, _read(tape, profile, total, noise))
+        weights = _weights(tape, layer, copies, unit)
+        reads = [_block(tape, layer, index, profile, side, weights, noise) for side in sides]
+        read = reads[0] if len(reads) == 1 else tape.op("Sub", *reads)
         parts.append(tape.inline(io.decode, read, _per_column(tape, layer, gain)))
     summed = parts[0] if len(parts) == 1 else tape.op("Sum", *parts)
     scaled = tape.op("Mul", summed, full_scale)
     tape.op("Add", scaled, _per_column(tape, layer, offset), output="y")
     return tape.function(layer.placed.layer.name)
+
+
+def _sides(tape: _Tape, layer: Calibrated, codes: ir.Value) -> list[ir.Value]:
+    """What is driven one after another, as `io.sides` says."""
+    if layer.polarity == "signed":
+        return [codes]
+    zero = tape.constant(np.float32(0.0))
+    positive = tape.op("Max", codes, zero)
+    return [positive] if layer.polarity == "positive" else [positive, tape.op("Sub", positive, codes)]
+
+
+def _block(
+    tape: _Tape, layer: Calibrated, index: int, profile: Profile, codes: ir.Value, weights: ir.Value, noise: ir.Value
+) -> ir.Value:
+    """Read one block: signed ADC codes, averaged over column copies."""
+    total = _product(tape, layer, index, codes, weights)
+    base = None
+    if profile.reference:
+        unit = tape.constant(np.float32(profile.reference * layer.row_copies))
+        base = tape.op("Mul", _row_sum(tape, layer, index, codes), unit)
+        total = tape.op("Add", total, base)
+    if profile.signal_noise:
+        noise = tape.op("Mul", noise, _signal_noise(tape, layer, index, profile, codes, weights, total))
+    read = _average(tape, layer, _read(tape, profile, total, noise))
+    return read if base is None else tape.op("Sub", read, base)
+
+
+def _signal_noise(
+    tape: _Tape, layer: Calibrated, index: int, profile: Profile, codes: ir.Value, weights: ir.Value, total: ir.Value
+) -> ir.Value:
+    """Standard deviation of a read that depends on what is read, in ADC codes."""
+    power = _row_sum(tape, layer, index, tape.op("Mul", codes, codes))
+    light = tape.constant(np.float32(0.0))
+    if profile.shot_noise_codes:
+        bright = tape.op("Max", total, light)
+        light = (
+            bright
+            if profile.reference
+            else _product(tape, layer, index, tape.op("Abs", codes), tape.op("Abs", weights))
+        )
+    weight = profile.weight_noise_codes * layer.row_copies**0.5
+    return tape.inline(
+        lambda a, b: io.noise_std(a, b, profile.noise_codes, weight, profile.shot_noise_codes), power, light
+    )
+
+
+def _row_sum(tape: _Tape, layer: Calibrated, index: int, values: ir.Value) -> ir.Value:
+    """Sum of the values on one block's rows, broadcastable over columns."""
+    geometry = layer.placed.layer.geometry
+    start, stop = layer.placed.blocks[index].rows
+    if geometry is None:
+        return _product(tape, layer, index, values, tape.constant(np.ones((stop - start, 1), dtype=np.float32)))
+    kernel = int(np.prod(geometry.kernel))
+    first, last = start // kernel, -(-stop // kernel)
+    ones = np.zeros((last - first) * kernel, dtype=np.float32)
+    ones[start - first * kernel : stop - first * kernel] = 1.0
+    return _product(tape, layer, index, values, tape.constant(ones.reshape(1, last - first, *geometry.kernel)))
 
 
 def _weights(tape: _Tape, layer: Calibrated, copies: Sequence[ir.Value], unit: float) -> ir.Value:
@@ -72,7 +131,7 @@ def _average(tape: _Tape, layer: Calibrated, read: ir.Value) -> ir.Value:
 
 def _read(tape: _Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
     levels = profile.adc.levels
-    if not profile.noise_codes:
+    if not profile.noise_factor:
         return tape.inline(lambda a: io.readout(a, None, 0.0, levels), total) if levels else total
     deviate = tape.op("RandomNormalLike", total, mean=0.0, scale=1.0)
     return tape.inline(lambda a, b, c: io.readout(a, b, c, levels), total, deviate, noise)

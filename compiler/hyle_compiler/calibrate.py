@@ -46,6 +46,8 @@ class Calibrated:
     wanted: Float32s
     error: float
     positions: float
+    polarity: io.Polarity = "signed"
+    reference: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +79,9 @@ def calibrate(placed: Placed, seen: Observed, profile: Profile, copies: int | No
         for choice in _choices(placed, seen, profile, wanted, dynamic, full_scale, rows, cols, matter)
     ]
     best = min(options, key=lambda choice: choice.error)
-    gain = np.stack([block.top for block in placed.blocks]) * np.float32(profile.adc_unit / best.row_copies)
+    gain = np.stack([block.top for block in placed.blocks]) * np.float32(
+        profile.adc_unit / profile.swing / best.row_copies
+    )
     kind = np.int8 if 0 < profile.dac.levels <= 127 else np.int32 if profile.dac.levels else np.float32
     return Calibrated(
         placed,
@@ -92,7 +96,16 @@ def calibrate(placed: Placed, seen: Observed, profile: Profile, copies: int | No
         wanted,
         best.error,
         seen.positions,
+        polarity_of(seen, profile),
+        profile.reference,
     )
+
+
+def polarity_of(seen: Observed, profile: Profile) -> io.Polarity:
+    """How a layer's inputs are driven: in two passes only where the matter takes no negative ones and some are."""
+    if not profile.dac.nonnegative:
+        return "signed"
+    return "two-pass" if seen.vectors.size and float(seen.vectors.min()) < 0.0 else "positive"
 
 
 def _room(placed: Placed, profile: Profile, copies: int | None) -> tuple[int, int]:
@@ -133,22 +146,53 @@ def _choices(
 ) -> Iterator[_Choice]:
     scales = np.maximum(seen.scales, io.TINY) if dynamic else np.full_like(seen.scales, full_scale)
     codes = encode_rows(profile, seen.vectors, scales)
-    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit
-    sums = [
-        codes[:, block.rows[0] : block.rows[1]].astype(np.float32) @ block.levels.astype(np.float32) * np.float32(unit)
+    polarity = polarity_of(seen, profile)
+    parts = [
+        [_Sums.of(side, block.levels, profile) for side in io.sides(part.astype(np.float32), polarity)]
         for block in placed.blocks
+        for part in [codes[:, block.rows[0] : block.rows[1]]]
     ]
     power = float(np.mean(wanted**2)) or 1.0
     for copies in _powers(rows):
         total = np.zeros_like(wanted)
         variance = 0.0
-        for part, block in zip(sums, placed.blocks, strict=True):
-            gain = block.top * np.float32(profile.adc_unit / copies)
-            total += io.decode(io.readout(part * np.float32(copies), None, 0.0, profile.adc.levels), gain)
-            variance += profile.noise_codes**2 * float(np.mean(gain**2)) / cols
+        for sums, block in zip(parts, placed.blocks, strict=True):
+            gain = block.top * np.float32(profile.adc_unit / profile.swing / copies)
+            for sign, one in zip((1.0, -1.0), sums, strict=False):
+                total += np.float32(sign) * io.decode(one.read(copies, profile), gain)
+                variance += one.noise_variance(copies, profile) * float(np.mean(gain**2)) / cols
         bias = float(np.mean((total * scales[:, None] - wanted) ** 2))
         error = np.sqrt((bias + variance * float(np.mean(scales**2)) + matter / copies) / power)
         yield _Choice(float(error), dynamic, full_scale, copies, codes, scales.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """A block's sums in ADC codes: of the products, of what weights of zero give, of light, and of squared codes."""
+
+    total: Float32s
+    base: Float32s
+    light: float
+    power: float
+
+    @classmethod
+    def of(cls, codes: Float32s, levels: Array, profile: Profile) -> _Sums:
+        unit = np.float32(profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing)
+        weights = levels.astype(np.float32) * unit
+        base = np.float32(profile.reference) * codes.sum(axis=1, keepdims=True)
+        total = codes @ weights + base
+        light = 0.0
+        if profile.shot_noise_codes:
+            light = float(np.mean(np.abs(total if profile.reference else np.abs(codes) @ np.abs(weights))))
+        return cls(total, base, light, float(np.mean(np.sum(codes * codes, axis=1))))
+
+    def read(self, copies: int, profile: Profile) -> Float32s:
+        out: Float32s = io.readout(self.total * np.float32(copies), None, 0.0, profile.adc.levels)
+        return out - self.base * np.float32(copies)
+
+    def noise_variance(self, copies: int, profile: Profile) -> float:
+        signal = profile.weight_noise_codes**2 * self.power + profile.shot_noise_codes * self.light
+        return profile.noise_codes**2 + copies * signal
 
 
 def _powers(most: int) -> list[int]:

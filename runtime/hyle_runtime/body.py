@@ -133,7 +133,8 @@ class Body:
 
     def _reads(self, layer: Layer) -> float:
         """Tile reads of one inference: every vector drives all of the layer's tiles."""
-        return layer.macs / (layer.rows * layer.cols) * len(layer.tiles)
+        passes = 2 if layer.polarity == "two-pass" else 1
+        return layer.macs / (layer.rows * layer.cols) * len(layer.tiles) * passes
 
     def _measure(self, layer: Layer) -> Compensation:
         host, mode = self._hosts[layer.name], self.manifest.compensation

@@ -84,7 +84,7 @@ def host_layer(layer: Layer, tensors: Tensors, tiles: Mapping[int, int]) -> Host
     for tile in layer.tiles:
         by_block[tile.block].append(tiles[tile.index])
     blocks = tuple(
-        BlockTiles(*block.rows, tuple(by_block[i]), block.row_copies, block.col_copies)
+        BlockTiles(*block.rows, tuple(by_block[i]), block.row_copies, block.col_copies, layer.polarity, layer.reference)
         for i, block in enumerate(layer.blocks)
     )
     conv = layer.convolution

@@ -58,7 +58,8 @@ class Geometry:
 class BlockTiles:
     """Rows that are driven together: their span in the flattened matrix, and the device's tiles over the columns.
 
-    Each tile holds its part `row_copies` times below itself and `col_copies` times beside itself.
+    Each tile holds its part `row_copies` times below itself and `col_copies` times beside itself. `polarity` says how
+    signed codes are driven, `reference` what a weight of zero gives for one DAC code, in ADC codes.
     """
 
     start: int
@@ -66,11 +67,20 @@ class BlockTiles:
     tiles: tuple[int, ...]
     row_copies: int = 1
     col_copies: int = 1
+    polarity: io.Polarity = "signed"
+    reference: float = 0.0
 
     def read(self, driver: Driver, codes: Codes) -> Float32s:
-        """Drive the block (vectors by its rows); ADC codes averaged over column copies, vectors by columns."""
+        """Drive the block (vectors by its rows); signed ADC codes averaged over column copies, vectors by columns."""
+        reads = [self._read(driver, side) for side in io.sides(codes, self.polarity)]
+        return reads[0] if len(reads) == 1 else reads[0] - reads[1]
+
+    def _read(self, driver: Driver, codes: Codes) -> Float32s:
+        codes = codes.astype(np.int32) if self.polarity != "signed" and codes.dtype.kind in "iu" else codes
         driven = np.tile(codes, (1, self.row_copies)) if self.row_copies > 1 else codes
         answers = driver.apply(self.tiles, driven).astype(np.float32)
+        if self.reference:
+            answers -= np.float32(self.reference) * driven.sum(axis=1, keepdims=True, dtype=np.float32)
         if self.col_copies == 1:
             return answers
         out: Float32s = answers.reshape(len(codes), self.col_copies, -1).mean(axis=1)

@@ -38,31 +38,46 @@ class ProfileError(CallerError):
 
 
 class Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The tiles: their size, how many a chip has (0: not bounded), and whether they are rewritten at run time."""
+    """The tiles: their size, how many a chip has (0: not bounded), and whether they are rewritten at run time.
+
+    The tiles of a `reloadable` chip are kept in digital memory and written to the array before they are read, so that
+    a model may have more of them than the chip has arrays.
+    """
 
     rows: PositiveInt
     cols: PositiveInt
     count: Annotated[int, msgspec.Meta(ge=0, le=2**20)] = 0
     reloadable: bool = False
 
+    @property
+    def tiles(self) -> int:
+        """How many tiles a model may use; 0 for as many as it likes."""
+        return 0 if self.reloadable else self.count
+
 
 class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a weight becomes matter.
 
-    `levels` is the highest integer target (0: continuous, simulations only); `encoding` how a sign is carried;
+    `levels` is the highest integer target (0: continuous, simulations only); `encoding` how a sign is carried: by the
+    difference of two devices, by the device itself, or by one device around the middle of its range, in which case a
+    column reads the sum of (1 + w)/2 and the host takes the sum of the inputs off again;
     `scale` whether the range is shared by a column or by the whole layer.
     """
 
     levels: Levels
-    encoding: Literal["differential", "native"]
+    encoding: Literal["differential", "native", "offset"]
     scale: Literal["column", "layer"] = "column"
 
 
 class Dac(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Input converters: codes run from -levels to levels (0: continuous, simulations only)."""
+    """Input converters: codes run from -levels to levels (0: continuous, simulations only).
+
+    With `nonnegative` the matter takes no negative inputs, and layers that have some are driven in two passes.
+    """
 
     levels: Levels
     range: Literal["static", "dynamic", "either"]
+    nonnegative: bool = False
 
 
 class Adc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,9 +91,17 @@ class Adc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Noise of every read: standard deviation at the ADC's input, in the units of `Adc.full_scale`."""
+    """Noise of every read, at the ADC's input, in the units of `Adc.full_scale`.
+
+    `output_std`: standard deviation that no signal changes. `weight_std`: standard deviation of every weight anew in
+    every read, over the highest weight; a column then sees it times the norm of its inputs, which is exact for
+    Gaussian noise. `photons`: detected photons that the highest weight gives for the highest input (0: none); a
+    column that counts n of them has the variance n, taken as Gaussian, valid from about 20 photons a column.
+    """
 
     output_std: NonNegative = 0.0
+    weight_std: NonNegative = 0.0
+    photons: NonNegative = 0.0
 
 
 class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +143,36 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def adc_unit(self) -> float:
         """Normalised column value that one ADC code stands for."""
         return self.adc.full_scale / self.adc.levels if self.adc.levels else 1.0
+
+    @property
+    def swing(self) -> float:
+        """Change of a column's value, over that of signed matter, when a weight goes from 0 to its highest."""
+        return 0.5 if self.weights.encoding == "offset" else 1.0
+
+    @property
+    def reference(self) -> float:
+        """ADC codes that a weight of zero gives for one DAC code; 0 unless weights have an offset."""
+        return self.dac_unit / self.adc_unit / 2.0 if self.weights.encoding == "offset" else 0.0
+
+    @property
+    def weight_noise_codes(self) -> float:
+        """Standard deviation in ADC codes that one DAC code brings with it."""
+        return self.noise.weight_std * self.swing * self.dac_unit / self.adc_unit
+
+    @property
+    def shot_noise_codes(self) -> float:
+        """Variance in squared ADC codes that one ADC code of light brings with it."""
+        return 1.0 / (self.noise.photons * self.adc_unit) if self.noise.photons else 0.0
+
+    @property
+    def signal_noise(self) -> bool:
+        """Whether the noise of a read depends on what is read."""
+        return self.noise.weight_std > 0.0 or self.noise.photons > 0.0
+
+    @property
+    def noise_factor(self) -> float:
+        """What scales a read's noise: its standard deviation in ADC codes, or 1 where that depends on the signal."""
+        return 1.0 if self.signal_noise else self.noise_codes
 
     @property
     def noise_codes(self) -> float:

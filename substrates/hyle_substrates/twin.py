@@ -33,8 +33,9 @@ class TwinDriver:
             raise CallerError(f"The seed is {seed}.", remedy="Give a seed of 0 or more.")
         self._profile = profile
         self._seed = seed
+        self._tiles = profile.array.tiles or UNBOUNDED_TILES
         self._exact = exact
-        self._noise = 0.0 if noiseless else profile.noise_codes
+        self._noise = 0.0 if noiseless else profile.noise_factor
         self._substrate = load_substrate(profile.substrate)
         self._matter: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
         self._writes: dict[int, int] = {}
@@ -49,7 +50,7 @@ class TwinDriver:
         return Device(
             identity=f"twin:{self._profile.name}:{self._seed}",
             profile=self._profile,
-            tiles=self._profile.array.count or UNBOUNDED_TILES,
+            tiles=self._tiles,
             simulated=True,
             health={"age_s": self._age_s},
         )
@@ -80,9 +81,14 @@ class TwinDriver:
         levels = self._profile.dac.levels
         if levels and codes.size and int(np.abs(codes).max()) > levels:
             raise DeviceError(f"A DAC code exceeds {levels}.", remedy="Encode with this device's profile.")
-        total = codes.astype(np.float32) @ scaled
+        if self._profile.dac.nonnegative and codes.size and codes.min() < 0:
+            raise DeviceError("A DAC code is negative.", remedy="Drive this device in two passes.")
+        driven = codes.astype(np.float32)
+        total = driven @ scaled
+        if self._profile.reference:
+            total += np.float32(self._profile.reference) * driven.sum(axis=1, keepdims=True)
         deviate = self._reads.standard_normal(total.shape, dtype=np.float32) if self._noise else None
-        out = io.readout(total, deviate, np.float32(self._noise), self._profile.adc.levels)
+        out = io.readout(total, deviate, self._read_noise(driven, scaled, total), self._profile.adc.levels)
         codes_out: Codes = out.astype(np.int32) if self._profile.adc.levels else out
         return codes_out
 
@@ -126,10 +132,22 @@ class TwinDriver:
 
     def _columns(self, tiles: tuple[int, ...]) -> Weights:
         if tiles not in self._scaled:
-            unit = self._profile.dac_unit * self._profile.weight_unit / self._profile.adc_unit
+            profile = self._profile
+            unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing
             joined = np.concatenate([self.weights(tile) for tile in tiles], axis=1)
             self._scaled[tiles] = np.ascontiguousarray(joined * np.float32(unit), dtype=np.float32)
         return self._scaled[tiles]
+
+    def _read_noise(self, codes: Weights, scaled: Weights, total: Weights) -> Any:
+        profile = self._profile
+        if not (self._noise and profile.signal_noise):
+            return np.float32(self._noise)
+        power = np.sum(codes * codes, axis=1, keepdims=True)
+        light: Any = np.float32(0.0)
+        if profile.shot_noise_codes:
+            light = np.maximum(total, 0.0) if profile.reference else np.abs(codes) @ np.abs(scaled)
+        std = io.noise_std(power, light, profile.noise_codes, profile.weight_noise_codes, profile.shot_noise_codes)
+        return std.astype(np.float32)
 
     def _forget(self, tile: int) -> None:
         self._weights.pop(tile, None)
@@ -140,10 +158,8 @@ class TwinDriver:
         if self._closed:
             raise DeviceError("The device was closed.", remedy="Connect again.")
         array, levels = self._profile.array, self._profile.weights.levels
-        if not 0 <= tile < (array.count or UNBOUNDED_TILES):
-            raise DeviceError(
-                f"There is no tile {tile}.", remedy=f"The device has {array.count or UNBOUNDED_TILES} tiles."
-            )
+        if not 0 <= tile < self._tiles:
+            raise DeviceError(f"There is no tile {tile}.", remedy=f"The device has {self._tiles} tiles.")
         if targets.ndim != 2 or targets.shape[0] > array.rows or targets.shape[1] > array.cols:
             raise DeviceError(
                 f"Targets of shape {targets.shape} do not fit a tile of {array.rows} x {array.cols}.",
