@@ -147,7 +147,7 @@ def _write_graphs(
         if uses and all(id(node) in physical for node, _ in uses):
             del makers[name]
     for layer, measured in zip(layers, calibrated, strict=True):
-        makers |= layer_tensors(layer, measured, profile.noise_codes)
+        makers |= layer_tensors(layer, measured, profile.noise_factor)
     tensors = store(makers)
     write_stored(folder / PROGRAMMING, tensors.values())
     attach(model, calibrated, profile, tensors)

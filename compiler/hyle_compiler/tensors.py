@@ -41,7 +41,7 @@ class Stored:
 
 
 def layer_tensors(layer: Layer, calibrated: Calibrated, noise: float) -> Makers:
-    """The tensors of one physical layer, by name; `noise` is its output noise in ADC codes."""
+    """The tensors of one physical layer, by name; `noise` scales its read noise."""
     makers: Makers = {
         layer.full_scale: partial(np.array, calibrated.full_scale, dtype=np.float32),
         layer.noise: partial(np.array, noise, dtype=np.float32),
