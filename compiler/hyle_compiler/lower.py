@@ -67,6 +67,8 @@ def describe_layer(layer: Calibrated) -> Layer:
         probe_scales=f"{name}/probe_scales",
         responses=f"{name}/responses",
         convolution=conv,
+        polarity=layer.polarity,
+        reference=layer.reference,
     )
 
 

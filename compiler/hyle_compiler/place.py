@@ -72,9 +72,9 @@ def place(layers: Sequence[Candidate], profile: Profile) -> tuple[Placed, ...]:
             index += len(tiles)
             blocks.append(PlacedBlock((start, stop), levels, top, tiles))
         placed.append(Placed(layer, tuple(blocks)))
-    if profile.array.count and index > profile.array.count:
+    if profile.array.tiles and index > profile.array.tiles:
         raise PlacementError(
-            f"The model needs {index} tiles; {profile.name} has {profile.array.count}.",
+            f"The model needs {index} tiles; {profile.name} has {profile.array.tiles}.",
             remedy="Choose a smaller model or a larger target (`hyle targets`).",
         )
     return tuple(placed)
