@@ -21,6 +21,7 @@ __all__ = ["main"]
 VERBS = {
     "targets": "list the substrates, or one's constraint sheet with its sources",
     "compile": "compile an ONNX model for a substrate into a bundle",
+    "methods": "list the training methods of compile --adapt, and what each needs",
     "inspect": "show what is inside a bundle",
     "evaluate": "accuracy of a bundle on the twin, over time and device instances",
     "keys": "make a signing key",

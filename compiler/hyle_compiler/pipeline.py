@@ -17,6 +17,8 @@ from hyle_bundle.manifest import Golden, Manifest
 from hyle_substrates.profile import Profile
 
 from hyle_compiler import report as reports
+from hyle_compiler.adapt.method import Augment, Budget
+from hyle_compiler.adapting import Adaptation, adapt
 from hyle_compiler.build import Identity, build
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.errors import ModelError, OutputError, PlacementError, VerificationError
@@ -49,6 +51,11 @@ class Options:
         copies: Devices a weight: how often each matrix is written into its own tiles at most; by default as often as
             the tiles have room and the converters have range.
         instances: Device instances that the compiler verifies on.
+        adapt: Training method (`hyle methods`), or `auto`; none by default.
+        train: What it learns from, an `.npz` file; by default the calibration samples.
+        epochs: How long; by default as the method says.
+        augment: How images may be varied without changing their label.
+        checkpoint: Where the best weights so far are kept while it learns.
     """
 
     name: str | None = None
@@ -58,6 +65,11 @@ class Options:
     compensation: Literal["none", "global", "column", "affine"] | None = None
     copies: int | None = None
     instances: int = 6
+    adapt: str | None = None
+    train: Path | None = None
+    epochs: int | None = None
+    augment: Augment = "none"
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,7 @@ def _compile(
             f"No layer of {model_path.name} fits {profile.name}: {reasons}.",
             remedy="Give a model with constant weights.",
         )
+    parts, adaptation = _adapted(folder, model, parts, samples, profile, options, progress)
     identity = Identity(
         options.name or _default_name(model_path),
         options.version,
@@ -136,6 +149,7 @@ def _compile(
     built = build(folder, model, parts.physical, samples, profile, identity, progress)
     lowered, exact, calibrated = built.lowered, built.exact, built.calibrated
     verified, report = _verify(folder, built.manifest, profile, samples, exact, calibrated, parts, options, progress)
+    report |= {"adaptation": adaptation} if adaptation else {}
     (folder / "profile.toml").write_bytes(profile_text)
     (folder / "report.json").write_bytes(reports.write_json(report))
     (folder / "report.html").write_bytes(reports.render_html(report))
@@ -143,6 +157,39 @@ def _compile(
     files = {name: folder / name for name in (PROGRAMMING, GOLDEN, "profile.toml", "report.json", "report.html")}
     bundle_digest = write_bundle(out, verified, {**files, **lowered.files}, key)
     return Compiled(out, bundle_digest, verified, report)
+
+
+def _adapted(
+    folder: Path,
+    model: ir.Model,
+    parts: Partition,
+    samples: Samples,
+    profile: Profile,
+    options: Options,
+    progress: Callable[[str], None],
+) -> tuple[Partition, dict[str, Any]]:
+    """Let the model learn to live in its matter, if it was asked for."""
+    if options.adapt is None:
+        return parts, {}
+    wish = Adaptation(
+        options.adapt,
+        load_samples(options.train, input_specs(model)) if options.train else None,
+        Budget(epochs=options.epochs),
+        options.augment,
+        options.checkpoint,
+    )
+    return adapt(
+        folder,
+        model,
+        parts.physical,
+        samples,
+        profile,
+        wish,
+        copies=options.copies,
+        compensation=options.compensation or profile.compensation,
+        seed=options.seed,
+        progress=progress,
+    )
 
 
 def source_digest_checked(path: Path) -> str:

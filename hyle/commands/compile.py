@@ -35,6 +35,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="devices a weight: how often each matrix is written into its tiles",
     )
     parser.add_argument("--instances", type=int, default=6, help="device instances to verify on (default: 6)")
+    parser.add_argument(
+        "--adapt", metavar="METHOD", help="let the model learn to live in its matter (see `hyle methods`), or auto"
+    )
+    parser.add_argument(
+        "--train", type=Path, metavar="T.npz", help="what it learns from (default: the samples of --calib)"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="how long it learns (default: as the method says)")
+    parser.add_argument(
+        "--augment", choices=["none", "shift", "shift+flip"], default="none", help="how images may vary"
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="P.npz", help="where the best weights so far are kept")
     parser.add_argument("--key", type=Path, metavar="K", help="private key that signs the bundle (see `hyle keys`)")
 
 
@@ -53,6 +64,11 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         compensation=args.compensation,
         copies=_copies(args.copies),
         instances=args.instances,
+        adapt=args.adapt,
+        train=args.train,
+        epochs=args.epochs,
+        augment=args.augment,
+        checkpoint=args.checkpoint,
     )
     key = load_private_key(args.key) if args.key else None
     done = compile_model(args.model, args.calib, profile, text, args.output, options, key, console.progress)
@@ -62,6 +78,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         "name": done.manifest.name,
         "version": done.manifest.version,
         "signed": key is not None,
+        "adaptation": done.report.get("adaptation"),
         **{
             k: done.report[k]
             for k in (
@@ -109,5 +126,9 @@ def render(result: dict[str, object], console: Console) -> None:
         for a in accuracy["ages"]
     ]
     console.table(f"{accuracy['metric']} on {accuracy['samples']} calibration samples", ["", "%", "std"], rows)
+    if told := cast(dict[str, Any], result.get("adaptation")):
+        print(f"adapted by {told['method']} ({told['why']}): {told['outcome']}, {told['passes']} passes")
+        for note in told["notes"]:
+            print(f"note: {note}")
     for warning in cast(list[str], result["warnings"]):
         print(f"warning: {warning}")

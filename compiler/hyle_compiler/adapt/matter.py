@@ -1,0 +1,124 @@
+"""Where a torch layer's weights come from: a twin drawn anew on every pass, or a device that was written once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from hyle_substrates import io
+from hyle_substrates.profile import Profile
+from hyle_substrates.substrate import load_substrate
+
+from hyle_compiler.adapt.torch_view import Held, PhysicalLayer
+
+__all__ = ["Drawn", "corrected"]
+
+Tensor: TypeAlias = torch.Tensor
+YOUNGEST_S, OLDEST_S = 25.0, 31536000.0
+_TINY = 1e-12
+
+
+class Drawn:
+    """Every pass is another device at another age: programming, drift and read noise drawn anew.
+
+    A layer of n copies is drawn once, with its deviation from the mean device divided by sqrt(n), which is exact in
+    the mean and the variance of each weight.
+
+    Args:
+        profile: The twin.
+        compensation: How the device will be corrected.
+        generator: Source of the draws.
+        age_s: Age of every device; drawn log-uniformly from 25 s to one year where None.
+        scale: Multiplies the deviation, 1 for the profile's own.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        compensation: str,
+        generator: torch.Generator,
+        age_s: float | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        self._profile, self._compensation, self._generator = profile, compensation, generator
+        self._substrate = load_substrate(profile.substrate)
+        self._given, self._scale = age_s, scale
+        self._moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self.renew()
+
+    def renew(self) -> None:
+        """Let the devices of the next pass have another age."""
+        if self._given is not None:
+            self._age_s = self._given
+            return
+        where = float(torch.rand((), generator=self._generator))
+        self._age_s = YOUNGEST_S * (OLDEST_S / YOUNGEST_S) ** where
+
+    def answers(self, layer: PhysicalLayer, x: Tensor) -> Tensor | None:
+        """None: everything is worked out from `hold`."""
+        return None
+
+    def hold(self, layer: PhysicalLayer) -> Held:
+        """Draw one instance of a layer."""
+        copies = layer.calibrated.row_copies * layer.calibrated.col_copies
+        found = [(self._instance(targets, copies), targets, top) for targets, top in layer.relative()]
+        return corrected(layer, found, self._compensation, self._moments)
+
+    def _instance(self, targets: Tensor, copies: int) -> Tensor:
+        matter = self._substrate.program(self._profile, targets, self._draw)  # type: ignore[arg-type]
+        one: Tensor = self._substrate.age(self._profile, matter, self._age_s, self._draw)  # type: ignore[assignment,arg-type]
+        share = self._scale / math.sqrt(copies)
+        if share == 1.0:
+            return one
+        mean = targets * ((one * targets).sum() / (targets * targets).sum().clamp_min(_TINY))
+        return mean + (one - mean) * share
+
+    def _draw(self, name: str, shape: tuple[int, ...]) -> Any:
+        return torch.randn(shape, generator=self._generator)
+
+
+def corrected(
+    layer: PhysicalLayer,
+    found: list[tuple[Tensor, Tensor, Tensor]],
+    compensation: str,
+    moments: dict[str, tuple[Tensor, Tensor]],
+) -> Held:
+    """Correct one instance as the agent will: (held, targets, weight of the highest level) of every block."""
+    profile, calibrated = layer.profile, layer.calibrated
+    code = profile.adc_unit / calibrated.row_copies
+    noise = profile.noise_codes / math.sqrt(calibrated.col_copies)
+    mean, spread = _moments(layer, moments)
+    gains, offset = [], layer.bias.detach().clone()
+    for (start, stop), (held, targets, top) in zip(layer.spans, found, strict=True):
+        factor = _factor(compensation, held, targets, spread[start:stop, start:stop])
+        if compensation == "affine":
+            offset += mean[start:stop] @ (targets - held * factor) * top
+        gains.append(top * code * factor)
+    return Held(tuple(held for held, _, _ in found), tuple(gains), offset, noise)
+
+
+def _factor(compensation: str, held: Tensor, targets: Tensor, spread: Tensor) -> Tensor:
+    if compensation == "none":
+        return torch.ones(held.shape[1])
+    if compensation == "affine":
+        seen = spread @ held
+        return (targets * seen).sum(0).div((held * seen).sum(0).clamp_min(_TINY)).clamp(0.1, 10.0)
+    before, now = targets.abs(), held.abs()
+    if compensation == "global":
+        return (before.mean() / now.mean().clamp_min(_TINY)).expand(held.shape[1])
+    return torch.where(now.mean(0) > 0.0, before.mean(0) / now.mean(0).clamp_min(_TINY), 1.0)
+
+
+def _moments(layer: PhysicalLayer, known: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of what the layer's rows see on the calibration samples."""
+    if layer.name not in known:
+        scales = layer.calibrated.scales[:, None] * layer.profile.dac_unit
+        rows = (layer.calibrated.codes * scales).astype(np.float64)
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        spread = centred.T @ centred / len(rows)
+        spread += np.eye(len(spread)) * (1e-6 * np.trace(spread) / len(spread) + io.TINY)
+        known[layer.name] = torch.tensor(mean, dtype=torch.float32), torch.tensor(spread, dtype=torch.float32)
+    return known[layer.name]

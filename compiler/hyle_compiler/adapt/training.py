@@ -1,0 +1,273 @@
+"""The loop that all gradient methods share: batches, held-out loss, the best so far, and every way to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from hyle_compiler.adapt.matter import Drawn
+from hyle_compiler.adapt.method import Adapted, AdaptError, Augment, Outcome, Task
+from hyle_compiler.adapt.torch_view import PhysicalLayer, TorchView, torch_view
+
+__all__ = ["Batch", "Descent", "Loop", "Trainer", "clip_columns", "objective", "schedule"]
+
+Tensor: TypeAlias = torch.Tensor
+HELD_OUT = 0.1
+MOST_HELD_OUT = 500
+REFERENCE_AGES_S = (25.0, 86400.0, 31536000.0)
+DIVERGED = 10.0
+TEMPERATURE = 2.0
+SOFT_SHARE = 0.7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Inputs in the model's order, labels if there are any, and the float model's answers to the same inputs."""
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor | None
+    teacher: Tensor
+
+
+Trainer = Callable[[Batch], float]
+
+
+def objective(logits: Tensor, batch: Batch) -> Tensor:
+    """0.3 cross-entropy + 0.7 distillation (temperature 2) where there are labels, else distillation alone."""
+    soft = torch.nn.functional.kl_div(
+        torch.log_softmax(logits / TEMPERATURE, -1),
+        torch.log_softmax(batch.teacher / TEMPERATURE, -1),
+        log_target=True,
+        reduction="batchmean",
+    )
+    if batch.labels is None:
+        return soft * TEMPERATURE**2
+    hard = torch.nn.functional.cross_entropy(logits, batch.labels)
+    return (1.0 - SOFT_SHARE) * hard + SOFT_SHARE * TEMPERATURE**2 * soft
+
+
+def clip_columns(layer: PhysicalLayer, deviations: float) -> None:
+    """Clip weights at so many standard deviations of their column: the range of the matter is for all of them."""
+    bound = deviations * layer.matrix.detach().std(0, correction=0)
+    with torch.no_grad():
+        layer.matrix.clamp_(-bound, bound)
+
+
+class Loop:
+    """Trains a torch view on a task.
+
+    Args:
+        task: What to learn.
+        epochs: Epochs where the budget names none.
+    """
+
+    def __init__(self, task: Task, epochs: int) -> None:
+        torch.manual_seed(task.seed)
+        self.task = task
+        self.view = torch_view(task.model, task.layers, task.profile)
+        self.generator = torch.Generator().manual_seed(task.seed)
+        self.epochs = task.budget.epochs or epochs
+        self.passes = 0
+        self.history: list[float] = []
+        self._order = np.random.default_rng(task.seed)
+        names = [str(value.name) for value in task.model.graph.inputs]
+        self._inputs = tuple(torch.tensor(task.samples.arrays[name]) for name in names)
+        given = task.samples.labels
+        self._labels = None if given is None else torch.tensor(given.reshape(-1).astype(np.int64))
+        count = len(self._inputs[0])
+        self._shuffled = self._order.permutation(count)
+        held = min(MOST_HELD_OUT, max(1, int(count * HELD_OUT)))
+        if count < 2:
+            raise AdaptError("One sample is not enough to train on.", remedy="Give more samples.")
+        self._kept, self._learnt = self._shuffled[:held], self._shuffled[held:]
+        self._teacher = torch_view(task.model, task.layers, task.profile)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training, for schedules."""
+        per_epoch = -(-len(self._learnt) // self.task.budget.batch)
+        return self.task.budget.steps or self.epochs * per_epoch
+
+    @property
+    def kept(self) -> Batch:
+        """The held-out samples."""
+        return self.batch(self._kept)
+
+    def run(self, step: Trainer, matter: Drawn, *, evaluate: Callable[[], float] | None = None) -> Adapted:
+        """Train until the budget is spent; keeps the best parameters by held-out loss.
+
+        Args:
+            step: Learns from one batch and returns its loss.
+            matter: The twin; renewed before every step.
+            evaluate: Held-out loss; by default over three ages of fixed devices.
+        """
+        measure = evaluate or self.held_out
+        self._resume()
+        best, loss = self._parameters(), measure()
+        start, outcome = loss, "finished"
+        began = time.monotonic()
+        done = 0
+        notes: list[str] = []
+        try:
+            for epoch in range(self.epochs):
+                for batch in self.batches():
+                    matter.renew()
+                    now = step(batch)
+                    self.passes += len(batch.inputs[0])
+                    done += 1
+                    if not math.isfinite(now) or now > DIVERGED * max(start, 1.0):
+                        outcome = "diverged"
+                        notes.append(f"the loss diverged ({now:.3g}) in step {done}; the best before it was kept")
+                        raise _StopError
+                    if done % 10 == 0:
+                        self._tell(epoch, done, now, loss, time.monotonic() - began)
+                    if done >= self.steps or time.monotonic() - began > self.task.budget.seconds:
+                        raise _StopError
+                best, loss = self._better(best, loss, measure)
+        except _StopError:
+            if outcome != "diverged":
+                best, loss = self._better(best, loss, measure)
+        except KeyboardInterrupt:
+            outcome = "stopped"
+            notes.append(f"interrupted after {done} steps; the best so far was kept")
+        return self._result(best, loss, start, outcome, notes)
+
+    def batches(self) -> Iterator[Batch]:
+        """One epoch in a new order."""
+        order = self._order.permutation(self._learnt)
+        for first in range(0, len(order), self.task.budget.batch):
+            yield self.batch(order[first : first + self.task.budget.batch], self.task.augment)
+
+    def batch(self, which: Any, augment: Augment = "none") -> Batch:
+        """The samples of some indices, varied, with the float model's answers."""
+        chosen = torch.as_tensor(which)
+        inputs = tuple(_augmented(x[chosen], augment, self.generator) for x in self._inputs)
+        with torch.no_grad():
+            teacher = self._teacher.logits(*inputs)
+        return Batch(inputs, None if self._labels is None else self._labels[chosen], teacher)
+
+    def held_out(self) -> float:
+        """Mean objective of the held-out samples on the same three devices every time."""
+        batch = self.batch(self._kept)
+        losses = []
+        noise = torch.random.get_rng_state()
+        with torch.no_grad():
+            for number, age in enumerate(REFERENCE_AGES_S):
+                torch.manual_seed(self.task.seed + number)
+                generator = torch.Generator().manual_seed(self.task.seed + 1000 + number)
+                with self.view.on(Drawn(self.task.profile, self.task.compensation, generator, age)):
+                    losses.append(float(objective(self.view.logits(*batch.inputs), batch)))
+        torch.random.set_rng_state(noise)
+        return float(np.mean(losses))
+
+    def _better(self, best: dict[str, Tensor], loss: float, measure: Callable[[], float]) -> Any:
+        now = measure()
+        self.history.append(now)
+        if not now < loss:
+            return best, loss
+        best = self._parameters()
+        if self.task.checkpoint is not None:
+            _save(self.task.checkpoint, best)
+        return best, now
+
+    def _parameters(self) -> dict[str, Tensor]:
+        found = {}
+        for layer in self.view.physical:
+            found[f"{layer.name}/matrix"] = layer.matrix.detach().clone()
+            found[f"{layer.name}/bias"] = layer.bias.detach().clone()
+        return found
+
+    def _resume(self) -> None:
+        path = self.task.checkpoint
+        if path is None or not path.is_file():
+            return
+        with np.load(path, allow_pickle=False) as file, torch.no_grad():
+            for layer in self.view.physical:
+                matrix = torch.tensor(file[f"{layer.name}/matrix"])
+                if matrix.shape != layer.matrix.shape:
+                    raise AdaptError(f"{path} is of another model.", remedy="Give another checkpoint.")
+                layer.matrix.copy_(matrix)
+                layer.bias.copy_(torch.tensor(file[f"{layer.name}/bias"]))
+
+    def _tell(self, epoch: int, done: int, now: float, best: float, seconds: float) -> None:
+        text = f"adapting: epoch {epoch + 1} of {self.epochs}, step {done} of {self.steps}, loss {now:.4f}"
+        self.task.progress(f"{text}, best held-out {best:.4f}, {self.passes} passes, {seconds:.0f} s")
+
+    def _result(self, best: dict[str, Tensor], loss: float, start: float, outcome: str, notes: list[str]) -> Adapted:
+        names = [layer.name for layer in self.view.physical]
+        if not loss < start:
+            notes.append("no step lowered the held-out loss: the weights are as they were")
+        matrices = {name: best[f"{name}/matrix"].numpy() for name in names}
+        biases = {name: best[f"{name}/bias"].numpy() for name in names}
+        kind: Outcome = outcome  # type: ignore[assignment]
+        return Adapted(matrices, biases, kind, self.passes, loss, (start, *self.history), tuple(notes))
+
+
+class _StopError(Exception):
+    """Leaves the loops."""
+
+
+def _save(path: Path, parameters: dict[str, Tensor]) -> None:
+    scratch = path.with_name(f"{path.name}.new")
+    with scratch.open("wb") as file:
+        np.savez(file, **{name: value.numpy() for name, value in parameters.items()})  # type: ignore[arg-type]
+    scratch.replace(path)
+
+
+def _augmented(x: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
+    """Shift images by up to an eighth (and mirror them); channels may come first or last."""
+    if augment == "none" or x.ndim != 4:
+        return x
+    last = x.shape[-1] < x.shape[1]
+    image = x.movedim(-1, 1) if last else x
+    reach = max(1, image.shape[-1] // 8)
+    if augment == "shift+flip":
+        mirrored = torch.rand(len(x), generator=generator) < 0.5
+        image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
+    wide = torch.nn.functional.pad(image, (reach,) * 4)
+    size_y, size_x = image.shape[2:]
+    dy, dx = torch.randint(0, 2 * reach + 1, (2, len(x)), generator=generator)
+    rows = (dy[:, None] + torch.arange(size_y))[:, None, :, None]
+    cols = (dx[:, None] + torch.arange(size_x))[:, None, None, :]
+    which = torch.arange(len(x))[:, None, None, None]
+    moved = wide[which, torch.arange(image.shape[1])[None, :, None, None], rows, cols]
+    return moved.movedim(1, -1) if last else moved
+
+
+def schedule(rate: float, steps: int, warm_up: int = 20) -> Callable[[int], float]:
+    """Learning rate by step: linear warm-up, then a cosine to zero."""
+
+    def at(step: int) -> float:
+        if step < warm_up:
+            return rate * (step + 1) / warm_up
+        return 0.5 * rate * (1.0 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
+
+    return at
+
+
+class Descent:
+    """Adam with a schedule and weight clipping, on the physical layers' parameters."""
+
+    def __init__(self, view: TorchView, rate: float, steps: int, clip: float | None) -> None:
+        self._layers, self._clip = view.physical, clip
+        parameters = [p for layer in self._layers for p in (layer.matrix, layer.bias)]
+        self._adam = torch.optim.Adam(parameters, lr=rate)
+        self._rate, self._step = schedule(rate, steps), 0
+
+    def apply(self) -> None:
+        """Take one step along the gradients that are there, then clear them."""
+        for group in self._adam.param_groups:
+            group["lr"] = self._rate(self._step)
+        self._step += 1
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        if self._clip is not None:
+            for layer in self._layers:
+                clip_columns(layer, self._clip)
