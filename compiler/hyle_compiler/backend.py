@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from hyle_bundle.manifest import Manifest
 from hyle_errors import HyleError
 from hyle_runtime.body import Body
 from hyle_substrates.profile import Profile, load_profile
@@ -78,6 +79,28 @@ class HyleRep(BackendRep):
                 remedy="Check types and shapes of the inputs; onnxruntime has no such operator for some element types.",
             ) from error
         return tuple(answers[output.name] for output in self._body.manifest.outputs)
+
+    @property
+    def profile(self) -> Profile:
+        """The target."""
+        return self._profile
+
+    @property
+    def folder(self) -> Path:
+        """Where the compiled files lie while this object lives."""
+        return self._folder
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was compiled; ModelError before the first inputs were seen."""
+        if self._body is None:
+            raise ModelError("Nothing was compiled yet.", remedy="Call run() with the first inputs.")
+        return self._body.manifest
+
+    def levels(self) -> list[np.ndarray[Any, Any]]:
+        """The integer targets of every block, in the operator's own layout."""
+        tensors = tensor_file(self._folder / PROGRAMMING)
+        return [tensors.array(block.levels) for layer in self.manifest.layers for block in layer.blocks]
 
     @property
     def layers(self) -> tuple[str, ...]:

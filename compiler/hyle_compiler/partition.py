@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from hyle_substrates.host import Geometry
 
+from hyle_compiler.normalise.edit import step_of
+
 __all__ = ["Candidate", "Digital", "Partition", "partition"]
 
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
@@ -20,7 +22,7 @@ class Candidate:
     """An operator that is a matrix product with a constant matrix.
 
     `matrix` is rows by columns (a view where it can be); `bias` one value a column; `x` and `y` are the operator's
-    variable input and its output.
+    variable input and its output. `step` is what one integer of a quantised column stands for, or None.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Candidate:
     matrix: Float32s
     bias: Float32s
     geometry: Geometry | None
+    step: Float32s | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +116,8 @@ def _matmul(node: ir.Node, name: str) -> Candidate:
     matrix = _constant(node.inputs[1], "right operand")
     if matrix.ndim != 2:
         raise StaysDigitalError(f"its constant has {matrix.ndim} dimensions")
-    x = _input(node, 0)
-    if x.shape is not None and len(x.shape) < 2:
-        raise StaysDigitalError("its input has no batch dimension")
-    return _candidate(name, node, "matmul", matrix, np.zeros(matrix.shape[1], dtype=np.float32), None)
+    bias = np.zeros(matrix.shape[1], dtype=np.float32)
+    return _candidate(name, node, "matmul", matrix, bias, None, _step(node, matrix))
 
 
 def _gemm(node: ir.Node, name: str) -> Candidate:
@@ -133,7 +134,8 @@ def _gemm(node: ir.Node, name: str) -> Candidate:
         if given.ndim == 2 and given.shape[0] != 1:
             raise StaysDigitalError("its bias differs from row to row")
         bias = np.broadcast_to(given.reshape(-1) * np.float32(beta), bias.shape).astype(np.float32)
-    return _candidate(name, node, "matmul", matrix, bias, None)
+    step = _step(node, matrix, turned=bool(_attribute(node, "transB", 0))) if alpha == 1.0 else None
+    return _candidate(name, node, "matmul", matrix, bias, None, step)
 
 
 def _conv(node: ir.Node, name: str) -> Candidate:
@@ -151,7 +153,20 @@ def _conv(node: ir.Node, name: str) -> Candidate:
     bias = np.zeros(weight.shape[0], dtype=np.float32)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         bias = _constant(node.inputs[2], "bias")
-    return _candidate(name, node, "conv", weight.reshape(weight.shape[0], -1).T, bias, geometry)
+    matrix = weight.reshape(weight.shape[0], -1).T
+    return _candidate(name, node, "conv", matrix, bias, geometry, _step(node, matrix, turned=True))
+
+
+def _step(node: ir.Node, matrix: Float32s, turned: bool = False) -> Float32s | None:
+    """One number a column, where the weight came from integers with one scale a column or one for all."""
+    step = step_of(_input(node, 1))
+    if step is None:
+        return None
+    if turned and step.ndim:
+        step = step.reshape(step.shape[0], -1).T
+    if step.ndim > 1 and step.shape[0] != 1:
+        return None
+    return np.ascontiguousarray(np.broadcast_to(step.reshape(-1), matrix.shape[1:]), dtype=np.float32)
 
 
 def _pads(
@@ -179,7 +194,13 @@ def _is_constant(value: ir.Value | None) -> bool:
 
 
 def _candidate(
-    name: str, node: ir.Node, op: Literal["matmul", "conv"], matrix: Any, bias: Any, geometry: Geometry | None
+    name: str,
+    node: ir.Node,
+    op: Literal["matmul", "conv"],
+    matrix: Any,
+    bias: Any,
+    geometry: Geometry | None,
+    step: Float32s | None,
 ) -> Candidate:
     x = _input(node, 0)
     if _is_constant(x):
@@ -188,7 +209,7 @@ def _candidate(
         raise StaysDigitalError("its weight is empty")
     if not np.any(matrix):
         raise StaysDigitalError("all its weights are zero")
-    return Candidate(name, node, op, x, node.outputs[0], matrix, bias, geometry)
+    return Candidate(name, node, op, x, node.outputs[0], matrix, bias, geometry, step)
 
 
 READERS: dict[str, Callable[[ir.Node, str], Candidate]] = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv}

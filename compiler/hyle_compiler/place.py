@@ -67,7 +67,7 @@ def place(layers: Sequence[Candidate], profile: Profile) -> tuple[Placed, ...]:
         rows, cols = layer.matrix.shape
         spans = _split(cols, profile.array.cols)
         for start, stop in _row_spans(layer, rows, profile.array.rows):
-            levels, top = quantise(layer.matrix[start:stop], profile)
+            levels, top = quantise(layer.matrix[start:stop], profile, layer.step)
             tiles = tuple(PlacedTile(index + i, (start, stop), span) for i, span in enumerate(spans))
             index += len(tiles)
             blocks.append(PlacedBlock((start, stop), levels, top, tiles))
@@ -80,16 +80,22 @@ def place(layers: Sequence[Candidate], profile: Profile) -> tuple[Placed, ...]:
     return tuple(placed)
 
 
-def quantise(matrix: Float32s, profile: Profile) -> tuple[np.ndarray[Any, Any], Float32s]:
+def quantise(matrix: Float32s, profile: Profile, step: Float32s | None = None) -> tuple[np.ndarray[Any, Any], Float32s]:
     """Turn weights (rows by columns) into levels and the weight of the highest level, one a column.
 
-    Levels are int8 or int16, float32 where the substrate is continuous.
+    Levels are int8 or int16, float32 where the substrate is continuous. Where `step` says what one integer of each
+    column stands for and the substrate has as many levels, the integers are the levels.
     """
     axis = 0 if profile.weights.scale == "column" else None
     largest = np.broadcast_to(np.abs(matrix).max(axis=axis), matrix.shape[1:]).astype(np.float32)
     if profile.weights.levels == 0:
         return np.ascontiguousarray(matrix, dtype=np.float32), np.ones_like(largest)
     top = np.where(largest > 0.0, largest, np.float32(1.0)).astype(np.float32)
+    if step is not None and profile.weights.scale == "column" and np.all(step > 0.0):
+        integers = np.round(matrix / step)
+        if np.abs(integers).max(initial=0.0) <= profile.weights.levels:
+            kind = np.int8 if profile.weights.levels <= 127 else np.int16
+            return integers.astype(kind), (step * np.float32(profile.weights.levels)).astype(np.float32)
     kind = np.int8 if profile.weights.levels <= 127 else np.int16
     return np.round(matrix / top * np.float32(profile.weights.levels)).astype(kind), top
 

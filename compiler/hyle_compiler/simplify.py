@@ -1,4 +1,4 @@
-"""Simplify the digital graph: inline functions, fold constants, fold batch normalisation, drop what is unused."""
+"""Simplify the digital graph: inline functions, fold constants, fold batch normalisation, drop the unused, normalise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnxscript import optimizer, rewriter
 from onnxscript.rewriter.rules.common import _fuse_batchnorm
 
 from hyle_compiler.errors import ModelError
+from hyle_compiler.normalise import normalise
 from hyle_compiler.separate_outputs import separate_outputs
 
 __all__ = ["simplify"]
@@ -37,6 +38,7 @@ def simplify(model: ir.Model) -> ir.Model:
             common.TopologicalSortPass(),
         ):
             step(model)
+        normalise(model)
         separate_outputs(model, names)
         common.NameFixPass()(model)
     except Exception as error:
