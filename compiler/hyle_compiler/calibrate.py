@@ -11,6 +11,7 @@ from hyle_substrates import draws, io
 from hyle_substrates.host import encode_rows
 from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import load_substrate
+from hyle_substrates.wires import loaded
 
 from hyle_compiler.activations import Observed
 from hyle_compiler.place import Placed
@@ -213,7 +214,8 @@ def _matter_variance(placed: Placed, seen: Observed, profile: Profile, seed: int
         def draw(name: str, shape: tuple[int, ...], index: int = index) -> Array:
             return draws.normal(seed, "calibrate", placed.layer.name, index, name, shape=shape)
 
-        weights = substrate.age(profile, substrate.program(profile, targets, draw), REFERENCE_AGE_S, draw)
+        aged = substrate.age(profile, substrate.program(profile, targets, draw), REFERENCE_AGE_S, draw)
+        weights = loaded(aged, profile)
         part = seen.vectors[:, block.rows[0] : block.rows[1]].astype(np.float64)
         total += part @ (weights * block.top)
         exact += part @ (targets * block.top)

@@ -21,6 +21,7 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Weights",
+    "Wires",
     "decode_profile",
     "find_profile",
     "load_profile",
@@ -104,6 +105,14 @@ class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     photons: NonNegative = 0.0
 
 
+class Wires(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Wires that are not perfect: resistance of a segment between two crosspoints, and the highest weight's device."""
+
+    word_ohm: Positive
+    bit_ohm: Positive
+    g_max_us: Positive
+
+
 class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one operation of one whole tile costs; 0 where no source gives it."""
 
@@ -127,6 +136,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     noise: Noise = Noise()
     cost: Cost = Cost()
     compensation: Literal["none", "global", "column", "affine"] = "none"
+    wires: Wires | None = None
     physics: dict[str, Any] = {}
 
     @property

@@ -12,6 +12,7 @@ from hyle_substrates import draws, io
 from hyle_substrates.driver import Codes, Device, DeviceError, ProgramReport, Weights
 from hyle_substrates.profile import Profile, load_profile
 from hyle_substrates.substrate import load_substrate
+from hyle_substrates.wires import loaded
 
 __all__ = ["TwinDriver", "connect"]
 
@@ -101,7 +102,7 @@ class TwinDriver:
             else:
                 draw = self._draw(tile, self._writes[tile], f"age {self._age_s!r}")
                 wide = {name: array.astype(np.float64) for name, array in matter.items()}
-                relative = self._substrate.age(self._profile, wide, self._age_s, draw)
+                relative = loaded(self._substrate.age(self._profile, wide, self._age_s, draw), self._profile)
             self._weights[tile] = (relative / self._profile.weight_unit).astype(np.float32)
         return self._weights[tile]
 

@@ -78,7 +78,8 @@ def compose(mesh: Mesh, faults: Faults | None = None) -> Complexes:
         pair = np.stack([field[upper], field[upper + 1]], axis=1)
         mixed = cells[indices] @ pair
         field[upper], field[upper + 1] = mixed[:, 0], mixed[:, 1]
-    return np.exp(1j * mesh.screen)[:, None] * field
+    out: Complexes = np.exp(1j * mesh.screen)[:, None] * field
+    return out
 
 
 def reck(unitary: Complexes) -> Mesh:
@@ -190,4 +191,5 @@ def _reachable(theta: Floats, splitters: Floats) -> Floats:
     plus, minus = splitters[:, 0] + splitters[:, 1], splitters[:, 0] - splitters[:, 1]
     top, floor = np.cos(minus) ** 2, np.sin(plus) ** 2
     share = np.clip((np.sin(theta / 2.0) ** 2 - floor) / (top - floor), 0.0, 1.0)
-    return 2.0 * np.arcsin(np.sqrt(share))
+    out: Floats = 2.0 * np.arcsin(np.sqrt(share))
+    return out

@@ -61,7 +61,8 @@ def bank_weights(detuning: Float64s, spacing: float) -> Float64s:
     Returns:
         Weights from -1 to 1, channels by banks.
     """
-    return 1.0 - 2.0 * np.prod(1.0 - _dropped(detuning, spacing), axis=1)
+    out: Float64s = 1.0 - 2.0 * np.prod(1.0 - _dropped(detuning, spacing), axis=1)
+    return out
 
 
 def _dropped(detuning: Float64s, spacing: float) -> Float64s:
@@ -117,7 +118,7 @@ class Mrr:
         missed = constants.top * targets + std * draw("weights", targets.shape)
         detuning = tune(np.clip(missed, -1.0, 1.0), spacing)
         thermal = thermal_matrix(len(targets), constants.thermal_crosstalk)
-        asked = np.linalg.solve(thermal, detuning)
+        asked: Float64s = np.asarray(np.linalg.solve(thermal, detuning), dtype=np.float64)
         return {"asked": asked}
 
     def age(self, profile: Profile, matter: Matter, age_s: float, draw: Draw) -> Float64s:
