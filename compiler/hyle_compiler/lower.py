@@ -86,7 +86,8 @@ def attach(model: ir.Model, layers: Sequence[Calibrated], profile: Profile, tens
             name: _initializer(graph, f"{function.name}/{name}", tensors) for name in dict.fromkeys(input_names(layer))
         }
         inputs = [values[name] for name in input_names(layer)]
-        call = ir.node(function.name, [layer.placed.layer.x, *inputs], domain=DOMAIN, name=function.name)
+        x = next(value for value in old.inputs if value is not None and value.name == layer.placed.layer.x.name)
+        call = ir.node(function.name, [x, *inputs], domain=DOMAIN, name=function.name)
         output = call.outputs[0]
         output.shape, output.type = old.outputs[0].shape, old.outputs[0].type
         ir.convenience.replace_nodes_and_values(graph, old, [old], [call], [old.outputs[0]], [output])
