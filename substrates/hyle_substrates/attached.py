@@ -144,6 +144,8 @@ def _guarded(work: Callable[[], Any]) -> Any:
         return work()
     except OSError as error:
         raise DeviceError(f"The device does not answer: {error}.", remedy="Check its power and its cable.") from error
+    except ValueError as error:
+        raise DeviceError("The device sent what nobody understands.", remedy="Check its firmware.") from error
 
 
 def _closed() -> DeviceError:

@@ -53,7 +53,7 @@ class AttachedBlackBox:
             answer = self._linked().respond(parameters, inputs)
             if answer.shape != (len(inputs), info.outputs) or not np.isfinite(answer).all():
                 raise DeviceError("The device's answer has holes.", remedy="Check the device and its cable.")
-        except (DeviceError, OSError) as error:
+        except (DeviceError, OSError, ValueError) as error:
             self._drop()
             if isinstance(error, DeviceError):
                 raise
@@ -71,7 +71,7 @@ class AttachedBlackBox:
         if self._link is None:
             try:
                 self._link = self._open()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise DeviceError(f"The device does not answer: {error}.", remedy="Check power and cable.") from error
         return self._link
 
