@@ -14,14 +14,14 @@ from typing import Protocol
 from hyle_errors import HyleError
 from hyle_substrates.driver import Driver
 
-from hyle_agent.aio_engine import AioEngine
+from hyle_agent.choice import find_engine
 from hyle_agent.config import Config, check
 from hyle_agent.control import Controller
 from hyle_agent.control_service import SERVICE as CONTROL_SERVICE
 from hyle_agent.control_service import ControlService
 from hyle_agent.device_thread import DeviceThread
 from hyle_agent.engine import Engine
-from hyle_agent.health import Health
+from hyle_agent.health import Health, reflection_service
 from hyle_agent.inference_service import SERVICE as INFERENCE_SERVICE
 from hyle_agent.inference_service import InferenceService
 from hyle_agent.loading import SlotLoader
@@ -100,7 +100,7 @@ class Agent:
         self._tasks.append(asyncio.create_task(self._operator.run(lambda _: give_back())))
         if self._config.self_test_interval_s:
             self._tasks.append(asyncio.create_task(self._test_regularly()))
-        return f"{self._config.address.host}:{port}"
+        return self._config.address.at(port)
 
     async def stop(self) -> None:
         """Refuse new requests, finish those in progress, close device and store; bounded by twice `drain_s`."""
@@ -133,15 +133,15 @@ class Agent:
         )
 
     def _make_engine(self) -> Engine:
-        inference = InferenceService(self._models, self._device, self._operator)
-        control = ControlService(self._operator, self._models, self.snapshot, self._readings)
-        return AioEngine(
-            (inference.service(), control.service()),
-            self._config.address,
-            tls=self._config.tls,
-            max_message_bytes=self._config.max_message_mb << 20,
-            attach=self._health.attach,
+        config = self._config
+        inference = InferenceService(
+            self._models, self._device, self._operator, capacity=config.queue, largest=config.max_batch
         )
+        control = ControlService(self._operator, self._models, self.snapshot, self._readings)
+        names = (INFERENCE_SERVICE, CONTROL_SERVICE)
+        services = (inference.service(), control.service(), self._health.service(), reflection_service(names))
+        make = find_engine(config.engine)
+        return make(services, config.address, tls=config.tls, max_message_bytes=config.max_message_mb << 20)
 
     def _readings(self) -> tuple[str, dict[str, float]]:
         device = self._loader.described

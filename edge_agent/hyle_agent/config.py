@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from hyle_errors import HyleError
@@ -49,12 +49,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         node: The agent's name in its fleet.
-        listen: Address to serve on, `HOST:PORT`; port 0 takes a free one.
+        listen: Address to serve on, `HOST:PORT` or `unix:PATH`; port 0 takes a free one.
         store: Folder of the slots.
         trusted: Public keys, PEM files, of those whose bundles run here.
         insecure: Run bundles that none of them signed; only on loopback.
         threads: Threads for the digital part of a model.
         queue: Requests that may wait for the device; more are refused.
+        max_batch: Samples of several requests that one execution may answer; 1 for a device that takes one at a time.
+        engine: What serves: `completion-queue`, `aio`, or `auto` for the first of them that passes its self-test.
         max_message_mb: Largest request, in MiB.
         drain_s: Longest time that a stop waits for answers in progress.
         self_test_interval_s: Time between self-tests of what serves, 0 for none.
@@ -70,6 +72,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     insecure: bool = False
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     queue: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 256
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 64
+    engine: Literal["auto", "completion-queue", "aio"] = "auto"
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     drain_s: Seconds = 10.0
     self_test_interval_s: Seconds = 300.0

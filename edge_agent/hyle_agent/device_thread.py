@@ -42,6 +42,7 @@ class DeviceThread:
         self._changed = threading.Condition()
         self._running: _Work | None = None
         self._stopping = False
+        self._owned = threading.Lock()
         self._opened: Future[None] = Future()
         self._thread = threading.Thread(target=self._main, name="device", daemon=True)
 
@@ -85,6 +86,21 @@ class DeviceThread:
         """Hand in control work and wait for its result; never from the device thread itself."""
         return self.submit(work, control=True).result()
 
+    def borrow(self, call: Callable[[], None]) -> bool:
+        """Run work that does not touch the driver on the calling thread, while the device thread is idle.
+
+        Returns:
+            Whether it ran; not while other work waits or runs, so that none of it is overtaken.
+        """
+        busy = self._waiting or self._running is not None or self._stopping
+        if busy or not self._owned.acquire(blocking=False):
+            return False
+        try:
+            call()
+        finally:
+            self._owned.release()
+        return True
+
     def stop(self, timeout_s: float) -> bool:
         """Finish what waits, close the driver and end; refuse what comes meanwhile.
 
@@ -115,7 +131,8 @@ class DeviceThread:
             return
         self._opened.set_result(None)
         while (work := self._take()) is not None:
-            _execute(work, driver)
+            with self._owned:
+                _execute(work, driver)
             self._running = None
         driver.close()
 

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Call", "Engine", "Method", "Service"]
+from google.protobuf.message import DecodeError
+
+from hyle_agent.errors import RequestError
+
+__all__ = ["Answer", "Call", "Engine", "Fast", "Method", "Service", "parse", "serialize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,40 @@ class Call:
 
 
 Handler = Callable[[Any, Call], Any]
+Answer = Callable[[bytes | None, BaseException | None], None]
+
+
+class Fast(Protocol):
+    """A unary method without coroutines: requests are begun as they come, and flushed when no more came."""
+
+    @property
+    def full(self) -> bool:
+        """Whether a flush is due although more may have come."""
+        ...
+
+    def begin(self, request: Any, call: Call, answer: Answer) -> Any:
+        """Check a request and keep it for the next flush.
+
+        Args:
+            request: The message.
+            call: Its caller.
+            answer: Told the encoded response or the error, once, on any thread.
+
+        Returns:
+            What `cancel` takes.
+
+        Raises:
+            HyleError: The request is refused; `answer` is not told.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Execute what was begun, here or elsewhere."""
+        ...
+
+    def cancel(self, begun: Any) -> None:
+        """Forget a request whose caller is gone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +68,7 @@ class Method:
             messages, with `streams_out` the handler is an async generator. What it raises becomes a status.
         streams_in: Whether the caller sends many messages.
         streams_out: Whether many messages go back.
+        fast: The same method without coroutines, for an engine that can; `handle` is for the others.
     """
 
     request: type[Any]
@@ -37,6 +76,7 @@ class Method:
     handle: Handler
     streams_in: bool = False
     streams_out: bool = False
+    fast: Fast | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +101,22 @@ class Engine(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, wait up to `grace_s` for those in progress, then end them."""
         ...
+
+
+def parse(method: Method, data: bytes) -> Any:
+    """Read a request message.
+
+    Raises:
+        RequestError: It is no protobuf message of the method's class.
+    """
+    try:
+        return method.request.FromString(data)
+    except DecodeError as error:
+        name = method.request.DESCRIPTOR.name
+        message = f"The message: expected a protobuf {name}, got {len(data)} bytes that are none."
+        raise RequestError(message, remedy="Make the client from the protocol's .proto files.") from error
+
+
+def serialize(response: Any) -> bytes:
+    """Write a response message; bytes are written already."""
+    return response if type(response) is bytes else response.SerializeToString()

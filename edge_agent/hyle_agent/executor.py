@@ -33,6 +33,7 @@ class Executor:
         programming, golden = (TensorFile(memoryview(mapped)) for mapped in self._maps)
         self._body = Body(directory, manifest, programming, golden, driver, threads=threads)
         self._body.program()
+        self.shared = self._body.whole
         self.tiles = sum(len(layer.tiles) for layer in manifest.layers)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol without a transport: a request in, a job for the device, a response out."""
+"""The Open Inference Protocol without a transport: a request in, a job for the device, an answer out."""
 
 from __future__ import annotations
 
@@ -8,24 +8,47 @@ from dataclasses import dataclass
 from hyle_bundle.manifest import Manifest, TensorInfo
 from hyle_protos.inference import inference_pb2 as pb
 
-from hyle_agent.errors import InternalAnswerError, RequestError
+from hyle_agent.answers import AnswerHeads, answer
+from hyle_agent.errors import RequestError
 from hyle_agent.models import Loaded, Model, Models
 from hyle_agent.program import Array
-from hyle_agent.tensors import decode_raw, decode_typed, encode, refused
+from hyle_agent.tensors import decode_raw, decode_typed, refused
 
-__all__ = ["Job", "prepare", "respond"]
+__all__ = ["Job", "Plan", "plan_of", "prepare", "respond"]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A valid request: what is to be run, and what of the answer is wanted."""
+class Plan:
+    """What every request to one program needs of its manifest.
 
-    id: str
+    Attributes:
+        inputs: The inputs by name.
+        outputs: The outputs by name.
+        stackable: Whether several requests' samples can be one batch: samples first, in and out.
+        heads: Encoded heads of its answers.
+    """
+
+    inputs: dict[str, TensorInfo]
+    outputs: dict[str, TensorInfo]
+    stackable: bool
+    heads: AnswerHeads
+
+
+@dataclass(slots=True)
+class Job:
+    """A valid request: what is to be run, and what of the answer is wanted; `stack` is None if it runs alone."""
+
+    request: pb.ModelInferRequest
     model: Model
     loaded: Loaded
     inputs: dict[str, Array]
     wanted: tuple[TensorInfo, ...]
     samples: int
+    stack: tuple[tuple[int, ...], ...] | None
+
+    def joins(self, other: Job) -> bool:
+        """Whether one execution can answer both."""
+        return self.loaded is other.loaded and self.stack is not None and self.stack == other.stack
 
 
 def prepare(request: pb.ModelInferRequest, models: Models) -> Job:
@@ -37,34 +60,37 @@ def prepare(request: pb.ModelInferRequest, models: Models) -> Job:
         RequestError: Anything else about the request is not as it must be.
     """
     model, loaded = models.serving(request.model_name, request.model_version)
-    _check_parameters(request.parameters, "the request")
-    manifest = loaded.manifest
-    inputs = _inputs(request, manifest)
-    samples = _batch(manifest, inputs)
-    return Job(request.id, model, loaded, inputs, _wanted(request, manifest), samples)
+    if request.parameters:
+        _check_parameters(request.parameters, "the request")
+    plan = plan_of(loaded)
+    inputs = _inputs(request, plan.inputs)
+    samples = _batch(loaded.manifest, inputs)
+    stack = tuple(values.shape[1:] for values in inputs.values()) if plan.stackable else None
+    return Job(request, model, loaded, inputs, _wanted(request, plan), samples, stack)
 
 
-def respond(job: Job, outputs: Mapping[str, Array]) -> pb.ModelInferResponse:
-    """Write the answer.
+def respond(job: Job, outputs: Mapping[str, Array]) -> bytes:
+    """Write the answer, an encoded `ModelInferResponse`.
 
     Raises:
         InternalAnswerError: The program did not return what its manifest promises.
     """
-    manifest = job.loaded.manifest
-    response = pb.ModelInferResponse(model_name=manifest.name, model_version=manifest.version, id=job.id)
-    response.parameters["substrate"].string_param = job.loaded.substrate
-    response.parameters["digest"].string_param = job.loaded.digest
-    for info in job.wanted:
-        values = outputs.get(info.name)
-        if values is None:
-            raise InternalAnswerError(f"The program returned no {info.name!r}.", remedy="Compile the bundle again.")
-        response.outputs.add(name=info.name, datatype=info.datatype, shape=values.shape)
-        response.raw_output_contents.append(encode(values, info.datatype))
-    return response
+    return answer(job.loaded, plan_of(job.loaded).heads, job.request.id, job.wanted, outputs)
 
 
-def _inputs(request: pb.ModelInferRequest, manifest: Manifest) -> dict[str, Array]:
-    known = {info.name: info for info in manifest.inputs}
+def plan_of(loaded: Loaded) -> Plan:
+    """Return a program's plan, made at its first request."""
+    plan: Plan | None = loaded.plan
+    if plan is None:
+        manifest = loaded.manifest
+        stackable = all(info.shape[:1] == (-1,) for info in (*manifest.inputs, *manifest.outputs))
+        inputs = {info.name: info for info in manifest.inputs}
+        outputs = {info.name: info for info in manifest.outputs}
+        plan = loaded.plan = Plan(inputs, outputs, stackable, AnswerHeads())
+    return plan
+
+
+def _inputs(request: pb.ModelInferRequest, known: Mapping[str, TensorInfo]) -> dict[str, Array]:
     _check_names([tensor.name for tensor in request.inputs], known)
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
@@ -76,19 +102,21 @@ def _inputs(request: pb.ModelInferRequest, manifest: Manifest) -> dict[str, Arra
 
 
 def _check_names(got: list[str], known: Mapping[str, TensorInfo]) -> None:
-    expected = ", ".join(known)
+    if len(got) == len(known) == 1 and got[0] in known:
+        return
     for name in got:
         if name not in known:
-            raise refused(name, "name", expected, repr(name[:128]))
+            raise refused(name, "name", ", ".join(known), repr(name[:128]))
         if got.count(name) > 1:
             raise refused(name, "name", "each input once", f"it {got.count(name)} times")
     for name in known:
         if name not in got:
-            raise refused(name, "name", f"the inputs {expected}", ", ".join(got) or "none")
+            raise refused(name, "name", f"the inputs {', '.join(known)}", ", ".join(got) or "none")
 
 
 def _input(tensor: pb.ModelInferRequest.InferInputTensor, info: TensorInfo, raw: bytes | None) -> Array:
-    _check_parameters(tensor.parameters, f"input {info.name!r}")
+    if tensor.parameters:
+        _check_parameters(tensor.parameters, f"input {info.name!r}")
     if tensor.datatype != info.datatype:
         raise refused(info.name, "datatype", info.datatype, repr(tensor.datatype[:32]))
     shape = _shape(tensor, info)
@@ -119,15 +147,17 @@ def _batch(manifest: Manifest, inputs: Mapping[str, Array]) -> int:
     return next(iter(sizes.values()), 1)
 
 
-def _wanted(request: pb.ModelInferRequest, manifest: Manifest) -> tuple[TensorInfo, ...]:
-    known = {info.name: info for info in manifest.outputs}
+def _wanted(request: pb.ModelInferRequest, plan: Plan) -> tuple[TensorInfo, ...]:
+    known = plan.outputs
+    if not request.outputs:
+        return tuple(known.values())
     names = [output.name for output in request.outputs]
     for output in request.outputs:
         _check_parameters(output.parameters, f"output {output.name[:128]!r}")
         if output.name not in known or names.count(output.name) > 1:
             message = f"Output {output.name[:128]!r}: expected one of {', '.join(known)}, each once."
             raise RequestError(message, remedy="See ModelMetadata for what the model gives.")
-    return tuple(known[name] for name in names) if names else manifest.outputs
+    return tuple(known[name] for name in names)
 
 
 _UNSUPPORTED = ("classification", "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")

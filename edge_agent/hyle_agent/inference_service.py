@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 
 from hyle_protos.inference import inference_pb2 as pb
-from hyle_substrates.driver import Driver
 
 from hyle_agent import metadata
+from hyle_agent.batching import Gatherer, Waiting
 from hyle_agent.device_thread import DeviceThread
-from hyle_agent.engine import Call, Method, Service
+from hyle_agent.engine import Answer, Call, Method, Service
 from hyle_agent.errors import NotFoundError, NotReadyError, RequestError
-from hyle_agent.inference import Job, prepare, respond
-from hyle_agent.loading import run_batch
+from hyle_agent.inference import prepare, respond
 from hyle_agent.models import Models
 from hyle_agent.operator_thread import OperatorThread
 from hyle_agent.program import Array
@@ -32,12 +32,18 @@ class InferenceService:
         models: What serves.
         device: Owner of the device.
         operator: Runs what changes a model.
+        capacity: Requests that may wait for the device.
+        largest: Samples in one batch of several requests.
     """
 
-    def __init__(self, models: Models, device: DeviceThread, operator: OperatorThread) -> None:
+    def __init__(
+        self, models: Models, device: DeviceThread, operator: OperatorThread, *, capacity: int, largest: int
+    ) -> None:
         self._models = models
-        self._device = device
         self._operator = operator
+        self._gatherer = Gatherer(
+            device, capacity=capacity, largest=largest, renew=lambda job: prepare(job.request, models)
+        )
 
     def service(self) -> Service:
         """Return the table of methods."""
@@ -49,7 +55,7 @@ class InferenceService:
                 "ModelReady": Method(pb.ModelReadyRequest, pb.ModelReadyResponse, self._model_ready),
                 "ServerMetadata": Method(pb.ServerMetadataRequest, pb.ServerMetadataResponse, self._server_metadata),
                 "ModelMetadata": Method(pb.ModelMetadataRequest, pb.ModelMetadataResponse, self._model_metadata),
-                "ModelInfer": Method(pb.ModelInferRequest, pb.ModelInferResponse, self.infer),
+                "ModelInfer": Method(pb.ModelInferRequest, pb.ModelInferResponse, self.infer, fast=self),
                 "ModelStreamInfer": Method(pb.ModelInferRequest, pb.ModelStreamInferResponse, self._stream, True, True),
                 "ModelConfig": Method(pb.ModelConfigRequest, pb.ModelConfigResponse, self._model_config),
                 "ModelStatistics": Method(pb.ModelStatisticsRequest, pb.ModelStatisticsResponse, self._statistics),
@@ -63,37 +69,64 @@ class InferenceService:
             },
         )
 
-    async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
-        """Answer one request, and count it."""
+    @property
+    def full(self) -> bool:
+        """Whether a whole batch waits; contract: `Fast.full`."""
+        return self._gatherer.full
+
+    def begin(self, request: pb.ModelInferRequest, call: Call, answer: Answer) -> Waiting:
+        """Check a request and let it wait for the next flush; contract: `Fast.begin`."""
         arrived = time.perf_counter()
         try:
-            job = prepare(request, self._models)
-            return respond(job, await self._run(job, call, arrived))
+            waiting = Waiting(prepare(request, self._models), call.deadline, self._finish, answer, arrived)
+            self._gatherer.add(waiting)
         except BaseException:
             self._count_failure(request.model_name, time.perf_counter() - arrived)
             raise
+        return waiting
 
-    async def _run(self, job: Job, call: Call, arrived: float) -> dict[str, Array]:
-        def work(_: Driver) -> tuple[dict[str, Array], float, float, float]:
-            began = time.perf_counter()
-            outputs, energy_j = run_batch(job.loaded, job.inputs, job.samples)
-            return outputs, energy_j, began, time.perf_counter()
+    def flush(self) -> None:
+        """Hand what waits to the device; contract: `Fast.flush`."""
+        self._gatherer.flush(inline=True)
 
-        statistics = job.model.statistics
-        future = self._device.submit(work, deadline=call.deadline)
-        statistics.waiting += 1
+    def cancel(self, waiting: Waiting) -> None:
+        """Forget a request whose caller is gone; contract: `Fast.cancel`."""
+        self._gatherer.cancel(waiting)
+
+    async def infer(self, request: pb.ModelInferRequest, call: Call) -> bytes:
+        """Answer one request on the event loop; those of one pass of the loop are one batch."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+
+        def settle(data: bytes | None, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if data is None:
+                future.set_exception(error or RuntimeError("neither an answer nor an error"))
+            else:
+                future.set_result(data)
+
+        def answer(data: bytes | None, error: BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, data, error)
+
+        waiting = self.begin(request, call, answer)
+        loop.call_soon(self._gatherer.flush)
         try:
-            outputs, energy_j, began, ended = await asyncio.wrap_future(future)
-        finally:
-            statistics.waiting -= 1
-        statistics.answered(
-            latency_s=time.perf_counter() - arrived,
-            waited_s=began - arrived,
-            computed_s=ended - began,
-            samples=job.samples,
-            energy_j=energy_j,
-        )
-        return outputs
+            return await future
+        except asyncio.CancelledError:
+            self._gatherer.cancel(waiting)
+            raise
+
+    @staticmethod
+    def _finish(waiting: Waiting, outputs: dict[str, Array] | None, error: BaseException | None) -> None:
+        data = None
+        if outputs is not None:
+            try:
+                data = respond(waiting.job, outputs)
+            except BaseException as failure:
+                error = failure
+        waiting.answer(data, error)
 
     def _count_failure(self, name: str, latency_s: float) -> None:
         try:
@@ -106,7 +139,8 @@ class InferenceService:
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         async for request in requests:
             try:
-                yield pb.ModelStreamInferResponse(infer_response=await self.infer(request, call))
+                answer = pb.ModelInferResponse.FromString(await self.infer(request, call))
+                yield pb.ModelStreamInferResponse(infer_response=answer)
             except Exception as error:
                 yield pb.ModelStreamInferResponse(
                     error_message=refusal_of(error).message, infer_response=pb.ModelInferResponse(id=request.id)

@@ -18,7 +18,7 @@ _TEMPLATE = """\
 # The agent's name in its fleet.
 node = "{node}"
 
-# Where to serve, HOST:PORT. Beyond 127.0.0.1 the [tls] table below is needed, with its client_ca.
+# Where to serve, HOST:PORT or unix:PATH. Beyond 127.0.0.1 the [tls] table below is needed, with its client_ca.
 listen = "127.0.0.1:8500"
 
 # Folder of the installed bundles; one agent owns it.
@@ -35,6 +35,12 @@ threads = 1
 
 # Requests that may wait for the device; more are refused with RESOURCE_EXHAUSTED.
 queue = 256
+
+# Samples of several requests that one execution may answer; 1 for a device that takes one at a time.
+max_batch = 64
+
+# What serves: "completion-queue" (fast), "aio", or "auto" for the first of them that passes its self-test.
+engine = "auto"
 
 # Largest request, MiB.
 max_message_mb = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +126,7 @@ class SlotLoader:
     def recalibrate(self, loaded: Loaded) -> None:
         """Measure the compensation anew, between requests."""
         self._device.call(lambda _: loaded.program.recalibrate())
+        loaded.calibrated_at = time.time()
 
     def _proven(self, loaded: Loaded) -> Tested:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from itertools import accumulate
 
@@ -42,7 +43,7 @@ class Histogram:
 
 
 class ModelStatistics:
-    """One model's aggregates; every method is called on the serving thread."""
+    """One model's aggregates; any thread may call any method."""
 
     def __init__(self) -> None:
         self.latency = Histogram()
@@ -55,6 +56,17 @@ class ModelStatistics:
         self.waiting = 0
         self.failed_s = 0.0
         self.last_request_s = 0.0
+        self._lock = threading.Lock()
+
+    def entered(self) -> None:
+        """Count one request that waits for the device or is on it."""
+        with self._lock:
+            self.waiting += 1
+
+    def left(self) -> None:
+        """Count it no longer."""
+        with self._lock:
+            self.waiting -= 1
 
     def answered(self, *, latency_s: float, waited_s: float, computed_s: float, samples: int, energy_j: float) -> None:
         """Count one answer.
@@ -66,18 +78,20 @@ class ModelStatistics:
             samples: Samples in the batch.
             energy_j: Their estimated energy, joules.
         """
-        self._seen()
-        self.latency.add(latency_s)
-        self.waited.add(waited_s)
-        self.computed.add(computed_s)
-        self.samples += samples
-        self.energy_j += energy_j
+        with self._lock:
+            self._seen()
+            self.latency.add(latency_s)
+            self.waited.add(waited_s)
+            self.computed.add(computed_s)
+            self.samples += samples
+            self.energy_j += energy_j
 
     def failed(self, latency_s: float) -> None:
         """Count one request that got no answer."""
-        self._seen()
-        self.errors += 1
-        self.failed_s += latency_s
+        with self._lock:
+            self._seen()
+            self.errors += 1
+            self.failed_s += latency_s
 
     def _seen(self) -> None:
         self.requests += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from hyle_bundle.manifest import Manifest
 
@@ -33,6 +34,8 @@ class Loaded:
     """A slot's bundle, programmed and ready to run.
 
     `substrate` says what answers: `hardware`, `twin` or `digital`. `closed` is written on the device thread only.
+    `calibrated_at` is when its compensation was measured, seconds since the epoch; `plan` what serving made of its
+    manifest.
     """
 
     digest: str
@@ -41,6 +44,13 @@ class Loaded:
     span: Span
     substrate: str
     closed: bool = False
+    calibrated_at: float = field(default_factory=time.time)
+    plan: Any = None
+
+    @property
+    def calibration(self) -> str:
+        """Id of the compensation that answers: the bundle's digest and when it was measured."""
+        return f"{self.digest[:12]}-{int(self.calibrated_at)}"
 
 
 @dataclass(slots=True)

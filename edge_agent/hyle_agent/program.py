@@ -42,6 +42,11 @@ class Program(Protocol):
         """Tiles of the device that it occupies; 0 for a model that is digital throughout."""
         ...
 
+    @property
+    def shared(self) -> bool:
+        """Whether `run` leaves the driver alone, so that another thread may call it while the device thread is idle."""
+        ...
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Answer one batch.
 

@@ -122,6 +122,11 @@ class Body:
         tolerance = self.manifest.golden.tolerance
         return SelfTest(residual <= tolerance, residual, tolerance)
 
+    @property
+    def whole(self) -> bool:
+        """Whether `run` is onnxruntime alone: a twin's graph, or a model without physical layers."""
+        return self._fused or not self.manifest.layers
+
     def close(self) -> None:
         """Give the sessions back; the object is not used again."""
         self._whole = None

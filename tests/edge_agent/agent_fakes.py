@@ -26,6 +26,7 @@ from hyle_substrates.twin import connect
 
 ROWS, COLS = 4, 3
 LARGEST = 1e30
+ENGINE = ["auto"]
 TWIN = {"profile": "pcm-hermes", "seed": "0"}
 
 connect_twin = connect
@@ -96,6 +97,7 @@ class FakeProgram:
     gate: threading.Event
     calls: list[str]
     tiles: int = 0
+    shared: bool = False
     sick: int = 0
     closed: bool = False
     matrix: np.ndarray[Any, Any] = field(init=False)
@@ -161,7 +163,14 @@ class Running:
 
 
 def config_for(store: Path, **changes: Any) -> Config:
-    fields = {"node": "n", "listen": "127.0.0.1:0", "insecure": True, "self_test_interval_s": 0.0, "drain_s": 5.0}
+    fields = {
+        "node": "n",
+        "listen": "127.0.0.1:0",
+        "insecure": True,
+        "self_test_interval_s": 0.0,
+        "drain_s": 5.0,
+        "engine": ENGINE[0],
+    }
     return Config(store=str(store), driver=DriverConfig("twin", dict(TWIN)), **{**fields, **changes})
 
 

@@ -10,10 +10,27 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from agent_fakes import Operator, Running, config_for, running
+from agent_fakes import ENGINE, Operator, Running, config_for, running
 
 settings.register_profile("agent", deadline=None)  # a shared machine may be slow; no test is timed
 settings.load_profile("agent")
+
+
+# Whatever speaks gRPC runs on both engines.
+ON_BOTH = {"serving", "malformed_requests", "control", "lifecycle", "tls"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.removeprefix("test_agent_") in ON_BOTH:
+        metafunc.parametrize("engine", ["completion-queue", "aio"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The engine under test, "auto" where it makes no difference."""
+    ENGINE[0] = getattr(request, "param", "auto")
+    yield ENGINE[0]
+    ENGINE[0] = "auto"
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from hyle_agent.slots import ModelState
 from hyle_agent.status import refusal_of
 from hyle_agent.tiles import Span, TileMap, tiles_needed, window
 from hyle_errors import CallerError, InternalError
+from hyle_protos.inference import inference_pb2 as pb
 from hyle_substrates.driver import DeviceError, SimulatedMatter
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,6 +133,6 @@ def test_a_batch_for_a_program_that_was_closed_meanwhile_is_refused() -> None:
 def test_a_program_that_forgets_an_output_is_our_fault() -> None:
     manifest = manifest_of("m", 1)
     loaded = Loaded("d", manifest, None, Span(0, 0), "twin")
-    job = Job("", Model("m", ModelState()), loaded, {}, manifest.outputs, 1)
+    job = Job(pb.ModelInferRequest(), Model("m", ModelState()), loaded, {}, manifest.outputs, 1, None)
     with pytest.raises(errors.InternalAnswerError, match="'y'"):
         respond(job, {})

@@ -1,0 +1,176 @@
+"""The engine on gRPC's completion queue: one thread takes events, runs the fast methods and answers, without hand-off.
+
+`grpc._cython.cygrpc` is grpcio's own layer under its public servers and no public interface: `choice` keeps it to the
+releases that were tested, and to machines on which it answers a call of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from grpc._cython import cygrpc
+
+from hyle_agent.address import Address
+from hyle_agent.config import Tls
+from hyle_agent.cq_calls import CoroutineCall, FastCall, reject
+from hyle_agent.engine import Fast, Method, Service
+from hyle_agent.errors import NotReadyError
+from hyle_agent.listening import cannot_listen, credentials, server_options, target
+from hyle_agent.status import refusal_of
+
+__all__ = ["CqEngine"]
+
+_LOG = logging.getLogger(__name__)
+_AHEAD = 64
+_PAST = 0.0
+_TIMEOUT = cygrpc.CompletionType.queue_timeout
+_SHUTDOWN = cygrpc.CompletionType.queue_shutdown
+_ABANDON_S = 2.0
+
+
+class CqEngine:
+    """Serves methods from a completion queue.
+
+    Args:
+        services: What is served.
+        address: Where; port 0 takes a free one.
+        tls: Certificates, None to serve in the clear.
+        max_message_bytes: Largest request.
+    """
+
+    def __init__(
+        self, services: Sequence[Service], address: Address, *, tls: Tls | None, max_message_bytes: int
+    ) -> None:
+        self._methods: dict[str, Method] = {
+            f"/{service.name}/{name}": method for service in services for name, method in service.methods.items()
+        }
+        found = [method.fast for method in self._methods.values() if method.fast is not None]
+        self._fast: list[Fast] = list(dict.fromkeys(found))
+        self._address = address
+        self._tls = tls
+        self._limit = max_message_bytes
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fresh: list[FastCall] = []
+        self._stopped = threading.Event()
+        self._stopping = False
+        self._active = 0
+        self._idle = threading.Event()
+        self._idle.set()
+        self._thread = threading.Thread(target=self._main, name="serving", daemon=True)
+        self._queue: Any = None
+        self._server: Any = None
+
+    async def start(self) -> int:
+        """Listen and serve; contract: `Engine.start`."""
+        return self.open(asyncio.get_running_loop())
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls and finish those in progress; contract: `Engine.stop`."""
+        await asyncio.to_thread(self.close, grace_s)
+
+    def open(self, loop: asyncio.AbstractEventLoop | None) -> int:
+        """Listen and serve; without a loop only fast methods.
+
+        Raises:
+            ConfigError: The address cannot be listened on, or the certificates cannot be used.
+        """
+        self._loop = loop
+        self._queue = cygrpc.CompletionQueue()
+        self._server = cygrpc.Server(tuple(server_options(self._limit)), False)
+        self._server.register_completion_queue(self._queue)
+        port = self._listen()
+        self._server.start()
+        for _ in range(_AHEAD):
+            self._server.request_call(self._queue, self._queue, self._called)
+        self._thread.start()
+        return port
+
+    def close(self, grace_s: float) -> None:
+        """Refuse new calls, wait up to `grace_s` for those in progress, end them, and end the thread."""
+        if self._server is None or not self._thread.is_alive():
+            return
+        self._stopping = True
+        self._idle.wait(grace_s)
+        self._server.shutdown(self._queue, self._shut_down)
+        self._server.cancel_all_calls()
+        self._stopped.wait(_ABANDON_S)
+        self._thread.join(_ABANDON_S if self._stopped.is_set() else 0.0)
+
+    def _listen(self) -> int:
+        where = target(self._address)
+        offered = () if self._tls is None else (credentials(self._tls)._credentials,)
+        try:
+            port = int(self._server.add_http2_port(where.encode(), *offered))
+        except RuntimeError as error:
+            raise cannot_listen(where) from error
+        if not port:
+            raise cannot_listen(where)
+        return port
+
+    def _main(self) -> None:
+        poll = self._queue.poll
+        while True:
+            event = poll()
+            while event.completion_type != _TIMEOUT:
+                if event.completion_type == _SHUTDOWN:
+                    return
+                self._dispatch(event)
+                event = None
+                if any(fast.full for fast in self._fast):
+                    break
+                event = poll(_PAST)
+            self._flush()
+
+    def _dispatch(self, event: Any) -> None:
+        try:
+            event.tag(event)
+        except Exception as error:
+            refusal_of(error)  # writes it to the log, without the values that its text may hold
+
+    def _flush(self) -> None:
+        for fast in self._fast:
+            try:
+                fast.flush()
+            except Exception as error:
+                refusal_of(error)
+        for call in self._fresh:
+            call.watch()
+        self._fresh.clear()
+
+    def _called(self, event: Any) -> None:
+        if not event.success or self._server is None:
+            return
+        with contextlib.suppress(ValueError):  # the server began to shut down meanwhile
+            self._server.request_call(self._queue, self._queue, self._called)
+        name = event.call_details.method
+        method = self._methods.get(name.decode() if isinstance(name, bytes) else name)
+        if method is None:
+            reject(event.call, 12, f"There is no method {name!r} here.")
+        elif self._stopping:
+            refusal = refusal_of(NotReadyError("The agent is stopping.", remedy="Ask it again once it is back."))
+            reject(event.call, refusal.code.value[0], refusal.message)
+        elif method.fast is not None:
+            self._began()
+            FastCall(event, method, self._fresh, self._ended)
+        elif self._loop is not None:
+            self._began()
+            CoroutineCall(event, method, self._loop, self._ended)
+
+    def _began(self) -> None:
+        self._active += 1
+        if self._active == 1:
+            self._idle.clear()
+
+    def _ended(self) -> None:
+        self._active -= 1
+        if not self._active:
+            self._idle.set()
+
+    def _shut_down(self, event: Any) -> None:
+        self._stopped.set()
+        self._queue.shutdown()

@@ -1,0 +1,55 @@
+"""What both engines need to listen: the target, the options, the certificates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from hyle_agent.address import Address
+from hyle_agent.config import Tls
+from hyle_agent.errors import ConfigError
+
+__all__ = ["cannot_listen", "credentials", "server_options", "target"]
+
+
+def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """Return the channel arguments of the server."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def target(address: Address) -> str:
+    """Return an address as grpc takes it."""
+    return address.host if address.unix else f"{address.host}:{address.port}"
+
+
+def credentials(tls: Tls) -> Any:
+    """Read the certificates.
+
+    Raises:
+        ConfigError: A file cannot be read.
+    """
+    certificate, key = _read(tls.certificate, "certificate"), _read(tls.key, "key")
+    if not tls.client_ca:
+        return grpc.ssl_server_credentials([(key, certificate)])
+    authority = _read(tls.client_ca, "client_ca")
+    return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
+
+
+def cannot_listen(where: str) -> ConfigError:
+    """Return what is raised when an address cannot be listened on."""
+    remedy = "Choose another port with --listen, or stop what uses this one; check the certificates."
+    return ConfigError(f"listen: nothing can listen on {where}.", remedy=remedy)
+
+
+def _read(path: str, field: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        message = f"tls.{field}: {path} cannot be read: {error.strerror}."
+        raise ConfigError(message, remedy="Make it with `hyle agent init`.") from error
