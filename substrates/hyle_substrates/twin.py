@@ -79,6 +79,8 @@ class TwinDriver:
                 f"Codes of shape {codes.shape} were sent to tiles of {scaled.shape[0]} rows.",
                 remedy="Send batch by rows.",
             )
+        if codes.dtype.kind == "f" and not np.isfinite(codes).all():
+            raise DeviceError("A DAC code is not finite.", remedy="Give finite numbers.")
         levels = self._profile.dac.levels
         if levels and codes.size and int(np.abs(codes).max()) > levels:
             raise DeviceError(f"A DAC code exceeds {levels}.", remedy="Encode with this device's profile.")
