@@ -17,7 +17,7 @@ settings.load_profile("agent")
 
 
 # Whatever speaks gRPC runs on both engines.
-ON_BOTH = {"serving", "malformed_requests", "control", "lifecycle", "tls"}
+ON_BOTH = {"batching", "serving", "malformed_requests", "control", "lifecycle", "tls"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
