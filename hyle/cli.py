@@ -33,6 +33,8 @@ VERBS = {
     "status": "what an agent runs",
     "infer": "query a model over gRPC",
     "watch": "live view of the fleet from its telemetry",
+    "check-driver": "hold a driver and its device to the contract",
+    "check-substrate": "hold a kind of physics to its contract",
     "demo": "the whole way on this machine",
 }
 
@@ -53,7 +55,7 @@ class Verb(Protocol):
 
 
 def _load(name: str) -> Verb:
-    return cast(Verb, importlib.import_module(f"hyle.commands.{name}"))
+    return cast(Verb, importlib.import_module(f"hyle.commands.{name.replace('-', '_')}"))
 
 
 def _usage() -> str:
