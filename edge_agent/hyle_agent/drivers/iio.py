@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,8 +38,8 @@ class _Link:
                     remedy="Check with `iio_info` that the converters are there.",
                 )
             self._writes = outputs
-            self._ranges = [_guarded(lambda c=channel: _raw_range(c, low_v, high_v)) for channel in outputs]
-            self._scales = [_guarded(lambda c=channel: _calibration(c)) for channel in self._reads]
+            self._ranges = [_guarded(partial(_raw_range, channel, low_v, high_v)) for channel in outputs]
+            self._scales = [_guarded(partial(_calibration, channel)) for channel in self._reads]
         except BaseException:
             self._claim.release()
             raise
@@ -50,7 +51,7 @@ class _Link:
 
     def respond(self, parameters: Floats, inputs: Floats) -> Floats:
         values = np.concatenate([parameters, inputs], axis=1)
-        answers = [_guarded(lambda s=sample: self._one(s)) for sample in values]
+        answers = [_guarded(partial(self._one, sample)) for sample in values]
         return np.array(answers, dtype=np.float64).reshape(len(values), len(self._reads))
 
     def close(self) -> None:
