@@ -1,7 +1,8 @@
 """The conformance suite: what every substrate and driver must do, checked on the very thing.
 
-Third parties run it with `hyle check-substrate NAME` and `hyle check-driver NAME`, or from pytest with `run`. A check is
-a function that returns nothing, or raises `ViolationError` with what is wrong, or `Skipped` with why it does not apply.
+Third parties run it with `hyle check-substrate NAME` and `hyle check-driver NAME`, or from pytest with `run`. A check
+is a function that returns nothing, or raises `ViolationError` with what is wrong, or `Skipped` with why it does not
+apply.
 """
 
 from __future__ import annotations

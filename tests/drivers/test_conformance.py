@@ -1,0 +1,131 @@
+"""Every driver and substrate that is installed, held to its contract on the real thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hyle_agent.drivers import find_driver
+from hyle_substrates import conformance, conformance_black_box, conformance_driver
+from hyle_substrates.conformance import Subject
+from hyle_substrates.conformance_substrate import check_substrate
+from hyle_substrates.driver import BlackBox, DeviceError, ProgramReport
+from hyle_substrates.profile import load_profile
+from hyle_substrates.substrate import substrate_names
+from hyle_substrates.twin import TwinDriver
+from rigs import BOARD, remote_twin, scpi_instrument, serial_board
+
+RIGS = {"remote", "serial", "visa"}
+ELSEWHERE = {"audio": "test_audio.py", "iio": "test_iio.py", "twin": "check_substrate"}
+
+
+@pytest.fixture(params=sorted(RIGS))
+def attached(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, dict[str, str], Any]]:
+    name = request.param
+    if name == "serial":
+        rig, options = serial_board(tmp_path / "tty"), {"port": str(tmp_path / "tty"), "profile": str(BOARD)}
+    elif name == "visa":
+        rig = scpi_instrument()
+        options = {"address": f"TCPIP::127.0.0.1::{rig.port}::SOCKET", "inputs": "6", "outputs": "5", "parameters": "2"}
+    else:
+        rig = remote_twin()
+        options = {"address": f"127.0.0.1:{rig.port}"}
+    yield name, {**options, "timeout_s": "1"}, rig
+    rig.unplug()
+
+
+def test_every_installed_driver_has_a_device_to_be_checked_on() -> None:
+    assert {point.name for point in entry_points(group="hyle.drivers")} == RIGS | set(ELSEWHERE)
+
+
+def test_a_driver_keeps_the_contract_through_hangs_kills_and_restarts(
+    attached: tuple[str, dict[str, str], Any],
+) -> None:
+    name, options, rig = attached
+    connect = find_driver(name)
+    first = connect(options)
+    first.close()
+    checks = conformance_black_box.CHECKS if isinstance(first, BlackBox) else conformance_driver.CHECKS
+    findings = conformance.run(checks, Subject(lambda: connect(options), rig))
+    wrong = [finding for finding in findings if finding.outcome == "failed"]
+    assert not wrong, wrong
+    skipped = {finding.check for finding in findings if finding.outcome == "skipped"}
+    assert skipped <= {"repeats itself by seed"}
+
+
+@pytest.mark.parametrize("name", substrate_names())
+def test_a_substrate_keeps_the_contract_with_every_profile(name: str) -> None:
+    found = check_substrate(name)
+    wrong = [(profile, f) for profile, findings in found.items() for f in findings if f.outcome == "failed"]
+    assert not wrong, wrong
+
+
+class _Wrong(TwinDriver):
+    """A twin with one fault."""
+
+    fault = ""
+
+    def apply(self, tiles: Any, codes: Any) -> Any:
+        if self.fault == "takes anything":
+            codes = np.clip(np.nan_to_num(np.asarray(codes, dtype=np.float64)), -127, 127).astype(np.int32)
+        answer = super().apply(tiles, codes)
+        if self.fault == "range":
+            return answer + 4 * self.describe().profile.adc.levels
+        if self.fault == "batch":
+            return answer + 50 * len(codes)
+        if self.fault == "noise":
+            return answer + np.random.default_rng().integers(-60, 61, answer.shape)
+        return -answer if self.fault == "sign" else answer
+
+    def program(self, tile: int, targets: Any) -> Any:
+        if self.fault == "keeps" and tile in self._matter:
+            return ProgramReport(tile, 0.0, 0.0)
+        return super().program(tile, targets)
+
+    def close(self) -> None:
+        if self.fault != "stays open":
+            super().close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        ("range", "answers codes in range"),
+        ("batch", "treats samples alone"),
+        ("noise", "has the noise it states"),
+        ("sign", "holds what was programmed"),
+        ("keeps", "forgets what was there before"),
+        ("takes anything", "refuses what is wrong"),
+        ("stays open", "ends when it is closed"),
+    ],
+)
+def test_a_driver_with_a_fault_is_found_out(fault: str, check: str) -> None:
+    def connect() -> TwinDriver:
+        driver = _Wrong(load_profile("pcm-hermes"), 0)
+        driver.fault = fault
+        return driver
+
+    findings = conformance.run(conformance_driver.CHECKS, Subject(connect, timeout_s=1.0))
+    assert check in {finding.check for finding in findings if finding.outcome == "failed"}
+
+
+def test_another_device_at_the_same_place_is_refused(tmp_path: Path) -> None:
+    rig = serial_board(tmp_path / "tty")
+    driver = find_driver("serial")({"port": str(tmp_path / "tty"), "profile": str(BOARD), "timeout_s": "1"})
+    driver.program(0, np.ones((4, 4), dtype=np.int32))
+    rig.unplug()
+    other = tmp_path / "other.py"
+    source = (Path(__file__).parent / "serial_board.py").read_text().replace("pty-board", "stranger")
+    other.write_text(source)
+    rig._command[1] = str(other)
+    rig.replug()
+    with pytest.raises(DeviceError, match="does not answer"):
+        driver.apply([0], np.ones((1, 4), dtype=np.int32))
+    with pytest.raises(DeviceError, match="stranger"):
+        driver.apply([0], np.ones((1, 4), dtype=np.int32))
+    driver.close()
+    rig.unplug()
