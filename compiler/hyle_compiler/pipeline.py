@@ -240,11 +240,11 @@ def _verify(
     labels = top if some.labels is None else some.labels.reshape(count)
     progress("verifying on the exact twin")
     nominal = run_batches(exact_body(folder, manifest, profile, fused=False), some, first)
-    if profile.substrate == "ideal":
+    if profile.substrate == "ideal" and not profile.adc.levels:
         _check_ideal(nominal, answers[:count])
     ages, seeds = (
         ((0.0,), (options.seed,))
-        if profile.substrate == "ideal"
+        if profile.substrate == "ideal" and not profile.adc.levels
         else (VERIFY_AGES_S, range(options.seed, options.seed + options.instances))
     )
     evaluation = evaluate_folder(
