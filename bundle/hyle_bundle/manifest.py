@@ -144,7 +144,11 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Everything an agent needs to know to run a bundle; `files` lists every other file but the signature."""
+    """Everything an agent needs to know to run a bundle; `files` lists every other file but the signature.
+
+    `largest_inputs` is the largest magnitude of each float input over the calibration samples: what converters' ranges
+    were made for.
+    """
 
     format: Literal["hyle-bundle/1"]
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
@@ -162,6 +166,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     steps: tuple[Step, ...]
     golden: Golden
     files: dict[str, FileEntry]
+    largest_inputs: dict[Name, Annotated[float, msgspec.Meta(ge=0.0)]] = {}
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -94,7 +94,13 @@ def build(
     else:
         first = {name: array[:GOLDEN_SAMPLES] for name, array in exact.items()}
         write_golden(folder / GOLDEN, samples, first, described, calibrated)
-    return Built(msgspec.structs.replace(manifest, steps=lowered.steps), lowered, calibrated, exact)
+    manifest = msgspec.structs.replace(manifest, steps=lowered.steps, largest_inputs=_largest(samples))
+    return Built(manifest, lowered, calibrated, exact)
+
+
+def _largest(samples: Samples) -> dict[str, float]:
+    floats = {name: array for name, array in samples.arrays.items() if array.dtype.kind == "f" and array.size}
+    return {name: float(np.abs(array).max()) for name, array in floats.items()}
 
 
 def _observe(

@@ -20,6 +20,8 @@ from hyle_agent.tensors import decode_raw, decode_typed, refused
 
 # Up to here one scalar product, which any NaN or infinity spoils, is faster than asking for each value.
 _SMALL = 10_000
+# Calibration samples are few: a sound input may exceed them. One that is this many times larger is of another unit.
+HEADROOM = 16.0
 
 __all__ = ["Job", "Plan", "plan_of", "prepare", "respond"]
 
@@ -33,6 +35,9 @@ class Plan:
         outputs: The outputs by name.
         stackable: Whether several requests' samples can be one batch: samples first, in and out.
         heads: Encoded heads of its answers.
+        only: What a plain request looks like, for models that have plain ones.
+        limits: Largest magnitude that each input may have on physics: `HEADROOM` times what the converters' ranges were
+            made for. Beyond it the DAC would clip nearly everything and the answer would mean nothing.
     """
 
     inputs: dict[str, TensorInfo]
@@ -40,6 +45,7 @@ class Plan:
     stackable: bool
     heads: AnswerHeads
     only: Simple | None
+    limits: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class Simple:
     element: np.dtype[Any]
     tail: tuple[int, ...]
     sample_bytes: int
+    limit: float
 
 
 @dataclass(slots=True)
@@ -82,7 +89,10 @@ def prepare(request: pb.ModelInferRequest, models: Models) -> Job:
     if request.parameters:
         _check_parameters(request.parameters, "the request")
     plan = plan_of(loaded)
-    inputs = _simple_input(request, plan.only) or _inputs(request, plan.inputs)
+    inputs = _simple_input(request, plan.only)
+    if inputs is None:
+        inputs = _inputs(request, plan.inputs)
+        _check_magnitudes(inputs, plan.limits)
     samples = _batch(loaded.manifest, inputs)
     stack = tuple(values.shape[1:] for values in inputs.values()) if plan.stackable else None
     return Job(request, model, loaded, inputs, _wanted(request, plan), samples, stack)
@@ -105,17 +115,25 @@ def plan_of(loaded: Loaded) -> Plan:
         stackable = all(info.shape[:1] == (-1,) for info in (*manifest.inputs, *manifest.outputs))
         inputs = {info.name: info for info in manifest.inputs}
         outputs = {info.name: info for info in manifest.outputs}
-        plan = loaded.plan = Plan(inputs, outputs, stackable, AnswerHeads(), _simple(manifest))
+        limits = {name: HEADROOM * most for name, most in manifest.largest_inputs.items() if most and manifest.layers}
+        plan = loaded.plan = Plan(inputs, outputs, stackable, AnswerHeads(), _simple(manifest, limits), limits)
     return plan
 
 
-def _simple(manifest: Manifest) -> Simple | None:
+def _simple(manifest: Manifest, limits: Mapping[str, float]) -> Simple | None:
     info, *more = manifest.inputs
     kind = datatype(info.datatype)
     if more or info.shape[:1] != (-1,) or -1 in info.shape[1:] or kind.name not in {"FP32", "FP64"}:
         return None
     tail = info.shape[1:]
-    return Simple(info.name, info.datatype, kind.element, tail, math.prod(tail) * kind.element.itemsize)
+    return Simple(
+        info.name,
+        info.datatype,
+        kind.element,
+        tail,
+        math.prod(tail) * kind.element.itemsize,
+        limits.get(info.name, math.inf),
+    )
 
 
 def _simple_input(request: pb.ModelInferRequest, only: Simple | None) -> dict[str, Array] | None:
@@ -134,7 +152,9 @@ def _simple_input(request: pb.ModelInferRequest, only: Simple | None) -> dict[st
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         power = flat.dot(flat)
-    if not math.isfinite(power):
+    # All are within the limit if their squares together are.
+    within = power <= only.limit**2 or (-only.limit <= flat.min() and flat.max() <= only.limit)
+    if not (math.isfinite(power) and within):
         return None
     return {only.name: flat.reshape(shape)}
 
@@ -148,6 +168,14 @@ def _inputs(request: pb.ModelInferRequest, known: Mapping[str, TensorInfo]) -> d
     contents = raw or [None] * len(request.inputs)
     pairs = zip(request.inputs, contents, strict=True)
     return {tensor.name: _input(tensor, known[tensor.name], data) for tensor, data in pairs}
+
+
+def _check_magnitudes(inputs: Mapping[str, Array], limits: Mapping[str, float]) -> None:
+    for name, limit in limits.items():
+        largest = float(np.abs(inputs[name]).max()) if name in inputs else 0.0
+        if largest > limit:
+            expected = f"magnitudes that the DAC can represent, up to {limit:.6g}"
+            raise refused(name, "value", expected, f"one of {largest:.6g}")
 
 
 def _check_names(got: list[str], known: Mapping[str, TensorInfo]) -> None:

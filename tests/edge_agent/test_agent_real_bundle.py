@@ -15,6 +15,7 @@ from agent_fakes import Operator, debris
 from hyle_bundle import generate_key
 from hyle_protos.control import control_pb2 as pb
 from test_agent_command import Served
+from tritonclient.utils import InferenceServerException
 
 MODEL = Path(__file__).parents[1] / "data/digits_mlp"
 
@@ -76,6 +77,9 @@ def test_a_compiled_model_answers_on_the_twin_and_survives_a_restart(folder: Pat
         assert device.tiles_used == 6
         operator.stub.Rollback(pb.RollbackRequest(model="digits"))
         assert list(client.get_model_metadata("digits").versions) == ["1"]
+        for scale in (1e3, 1e30):
+            with pytest.raises(InferenceServerException, match="magnitudes that the DAC can represent"):
+                correct(client, x * np.float32(scale), labels)
         before = correct(client, x, labels).mean()
     with (
         Served(tmp_path, "--trust", str(folder / "me.pub")) as again,
