@@ -12,7 +12,7 @@ export ORT_DISABLE_TELEMETRY := 1
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
-setup: ## virtual environment with everything for development, and Mosquitto where apt may install it
+setup: ## virtual environment with everything for development, and Debian packages where apt may install them
 	@scripts/setup.sh dev
 
 demo: ## the whole way on this machine: compile, deploy, ask, watch, roll back

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv with what EXTRA (dev or demo) asks for, and Mosquitto where apt may install it. Does nothing when all is there.
+# Makes .venv with what EXTRA (dev or demo) asks for, and Debian packages where apt may install them. Does nothing when all is there.
 # Usage: scripts/setup.sh EXTRA        PYTHON=… names the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -65,14 +65,33 @@ install_packages() {
   touch "$stamp"
 }
 
-ensure_mosquitto() {
-  command -v mosquitto >/dev/null && return 0
-  [ -e "$venv/.no-mosquitto" ] && return 0
-  apt_install mosquitto && return 0
-  touch "$venv/.no-mosquitto"
-  say "no mosquitto, and apt-get may not be used here: tests against a real Mosquitto are skipped, the demo uses its embedded broker."
+# Programs and libraries that tests use where they are; what cannot be had, the tests skip and say so.
+debian_packages() {
+  local name
+  for name in mosquitto; do command -v "$name" >/dev/null || echo "$name"; done
+  [ "$extra" = dev ] || return 0
+  for name in ngspice pulseaudio iiod chromium; do command -v "$name" >/dev/null || echo "$name"; done
+  command -v pactl >/dev/null || echo pulseaudio-utils
+  command -v h2load >/dev/null || echo nghttp2-client
+  command -v iio_info >/dev/null || echo libiio-utils
+  command -v chromedriver >/dev/null || echo chromium-driver
+  [ -e /usr/lib/ladspa/valve_1209.so ] || echo swh-plugins
+  ldconfig -p | grep -q libportaudio || echo libportaudio2
+  ls /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so >/dev/null 2>&1 || echo libasound2-plugins
+}
+
+ensure_debian() {
+  local missing
+  mapfile -t missing < <(debian_packages)
+  [ "${#missing[@]}" -eq 0 ] && return 0
+  [ "$(cat "$venv/.without" 2>/dev/null)" = "${missing[*]}" ] && return 0
+  apt_install "${missing[@]}" || true
+  mapfile -t missing < <(debian_packages)
+  [ "${#missing[@]}" -eq 0 ] && return 0
+  echo "${missing[*]}" > "$venv/.without"
+  say "apt-get could not bring: ${missing[*]}. Tests that need them are skipped; without mosquitto the demo uses its embedded broker."
 }
 
 if ! [ -x "$venv/bin/python" ] || ! new_enough "$venv/bin/python"; then make_venv; fi
 if ! [ -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then install_packages; fi
-ensure_mosquitto
+ensure_debian
