@@ -3,7 +3,8 @@
 Sources: Shen et al. 2017, Nat. Photon. 11, 441 (singular value decomposition on two meshes); those of `mesh`. Faults:
 phases are set in steps, miss them, drift, and heat their neighbours; splitters are not 50:50; interferometers lose
 light. Self-configuration measures splitters and crosstalk and corrects them by the phases in reach. Validity: one
-wavelength, coherent detection of the real part, a sub-mesh of as many ports as the tile needs, losses that the paths share.
+wavelength, coherent detection of the real part, a sub-mesh of as many ports as the tile needs, losses that all paths
+share.
 """
 
 from __future__ import annotations
