@@ -20,7 +20,7 @@ TINY = 1e-30
 def round_through(x: Any) -> Any:
     """Round to the nearest integer, halves to even; where the array has gradients they pass as if nothing was done."""
     hard = array_namespace(x).round(x)
-    return x + (hard - x).detach() if hasattr(x, "detach") else hard
+    return x + (hard - x).detach() if getattr(x, "requires_grad", False) else hard
 
 
 def _clip(x: Any, bound: float) -> Any:

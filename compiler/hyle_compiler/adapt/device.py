@@ -102,7 +102,7 @@ def _with_matrix(calibrated: Calibrated, layer: PhysicalLayer) -> Calibrated:
     matrix = layer.matrix.detach().numpy()
     candidate = replace(calibrated.placed.layer, matrix=matrix.copy(), bias=layer.bias.detach().numpy().copy())
     blocks, gains = [], []
-    code = np.float32(layer.profile.adc_unit / calibrated.row_copies)
+    code = np.float32(layer.profile.adc_unit / layer.profile.swing / calibrated.row_copies)
     for block in calibrated.placed.blocks:
         levels, top = quantise(matrix[block.rows[0] : block.rows[1]], layer.profile)
         blocks.append(PlacedBlock(block.rows, levels, top, block.tiles))

@@ -21,13 +21,13 @@ class InSilico:
 
     Attributes:
         epochs: Epochs where the budget names none.
-        rate: Highest learning rate of Adam.
+        rate: Highest relative learning rate of Adam.
         clip: Weights are clipped at so many standard deviations of their column.
     """
 
     epochs: int = 8
-    rate: float = 1e-3
-    clip: float = 2.5
+    rate: float = 1e-2
+    clip: float = 3.0
     name: str = "in-silico"
     summary: str = "noise-aware training on the twin: forward noisy, backward clean"
     source: str = "Joshi et al. 2020, Nat. Commun. 11, 2473; arXiv 2508.11940"

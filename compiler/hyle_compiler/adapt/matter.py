@@ -18,6 +18,7 @@ __all__ = ["Drawn", "corrected"]
 Tensor: TypeAlias = torch.Tensor
 YOUNGEST_S, OLDEST_S = 25.0, 31536000.0
 _TINY = 1e-12
+_SMALLEST = 1e-3
 
 
 class Drawn:
@@ -72,11 +73,19 @@ class Drawn:
         share = self._scale / math.sqrt(copies)
         if share == 1.0:
             return one
-        mean = targets * ((one * targets).sum() / (targets * targets).sum().clamp_min(_TINY))
+        mean = _expected(one, targets)
         return mean + (one - mean) * share
 
     def _draw(self, name: str, shape: tuple[int, ...]) -> Any:
         return torch.randn(shape, generator=self._generator)
+
+
+def _expected(held: Tensor, targets: Tensor) -> Tensor:
+    """What devices of a target hold in the mean: an odd curve through the whole layer's devices."""
+    size = targets.abs()
+    basis = torch.stack([targets, targets * size, targets * torch.log(size + _SMALLEST)]).reshape(3, -1)
+    normal = basis @ basis.T + _TINY * torch.eye(3)
+    return (torch.linalg.solve(normal, basis @ held.reshape(-1)) @ basis).reshape(targets.shape)
 
 
 def corrected(
@@ -87,8 +96,8 @@ def corrected(
 ) -> Held:
     """Correct one instance as the agent will: (held, targets, weight of the highest level) of every block."""
     profile, calibrated = layer.profile, layer.calibrated
-    code = profile.adc_unit / calibrated.row_copies
-    noise = profile.noise_codes / math.sqrt(calibrated.col_copies)
+    code = profile.adc_unit / profile.swing / calibrated.row_copies
+    noise = profile.noise_factor / math.sqrt(calibrated.col_copies)
     mean, spread = _moments(layer, moments)
     gains, offset = [], layer.bias.detach().clone()
     for (start, stop), (held, targets, top) in zip(layer.spans, found, strict=True):

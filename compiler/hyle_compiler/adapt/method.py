@@ -38,12 +38,14 @@ class Needs:
         labels: Whether it needs labels, uses them, or ignores them.
         torch: Whether it needs torch.
         passes: Passes through the device in one step, in words.
+        package: A further package that it needs.
     """
 
     abilities: frozenset[Ability]
     labels: Literal["needed", "used", "ignored"]
     torch: bool
     passes: str
+    package: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,15 @@ class PhysicsAware:
     Attributes:
         epochs: Epochs where the budget names none.
         in_silico: Share of the epochs on the twin.
-        rate: Highest learning rate of Adam in silico; a quarter of it on the device.
+        rate: Highest relative learning rate of Adam in silico; a quarter of it on the device.
         clip: Weights are clipped at so many standard deviations of their column.
         rewrite: Steps on the device between two writes of it.
     """
 
     epochs: int = 8
     in_silico: float = 0.6
-    rate: float = 1e-3
-    clip: float = 2.5
+    rate: float = 1e-2
+    clip: float = 3.0
     rewrite: int = 25
     name: str = "pat"
     summary: str = "physics-aware training: forward on the device, backward through its twin"

@@ -17,6 +17,18 @@ METHODS = {
     "none": "none",
     "in-silico": "in_silico",
     "pat": "physics_aware",
+    "dfa": "feedback_alignment",
+    "augmented-dfa": "augmented_feedback_alignment",
+    "forward-forward": "forward_forward",
+    "phyll": "phyll",
+    "layer-wise": "layer_wise",
+    "spsa": "spsa",
+    "finite-difference": "finite_difference",
+    "cma-es": "cma_es",
+    "equilibrium-propagation": "equilibrium_propagation",
+    "coupled-learning": "coupled_learning",
+    "photonic-adjoint": "photonic_adjoint",
+    "hamiltonian-echo": "hamiltonian_echo",
 }
 MATRIX: frozenset[Ability] = frozenset({"model", "gradient", "layer reads", "writes"})
 WORDS: dict[Ability, str] = {
@@ -61,6 +73,8 @@ def refusal(method: Method, profile: Profile, *, labels: bool) -> str | None:
         return "the samples have no labels"
     if method.needs.torch and find_spec("torch") is None:
         return "torch is not installed (pip install 'hyle[train]')"
+    if method.needs.package is not None and find_spec(method.needs.package) is None:
+        return f"{method.needs.package} is not installed (pip install 'hyle[train]')"
     return None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -22,9 +23,10 @@ from hyle_substrates.profile import Profile
 
 from hyle_compiler.calibrate import Calibrated
 
-__all__ = ["Held", "Matter", "PhysicalLayer", "TorchView", "torch_view"]
+__all__ = ["Held", "Matter", "PhysicalLayer", "TorchView", "deviates", "torch_view"]
 
 DOMAIN = "hyle.view"
+TABLE = 2**22
 Tensor: TypeAlias = torch.Tensor
 
 
@@ -134,8 +136,11 @@ class _Read(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         codes, full_scale, matrix = ctx.saved_tensors
         layer: PhysicalLayer = ctx.layer
-        x = codes * (full_scale * layer.profile.dac_unit)
+        unit = full_scale * layer.profile.dac_unit
+        shared = unit.ndim == 0
+        x = codes if shared else codes * unit
         grad_x, grad_matrix, grad_bias = _vjp(layer, x, matrix, grad, ctx.needs_input_grad[0])
+        grad_matrix = grad_matrix * unit if shared else grad_matrix
         if grad_x is not None and layer.profile.dac.levels and not layer.calibrated.dynamic:
             grad_x = torch.where(codes.abs() < layer.profile.dac.levels, grad_x, 0.0)
         return grad_x, grad_matrix, grad_bias, None
@@ -150,16 +155,61 @@ def _full_scale(layer: PhysicalLayer, x: Tensor) -> Tensor:
 
 def _simulated(layer: PhysicalLayer, codes: Tensor, full_scale: Tensor) -> Tensor:
     profile, held = layer.profile, layer.matter.hold(layer)  # type: ignore[union-attr]
-    unit = profile.dac_unit / profile.adc_unit * layer.calibrated.row_copies
+    unit = profile.dac_unit / profile.adc_unit * profile.swing * layer.calibrated.row_copies
     taps = 1 if layer.geometry is None else int(np.prod(layer.geometry.kernel))
-    total: Any = 0.0
+    shared = full_scale.ndim == 0
+    total: Any = layer.per_column(held.offset) if shared else 0.0
     for (start, stop), weights, gain in zip(layer.spans, held.weights, held.gain, strict=True):
         driven, block = _driven(layer, codes, weights, start, stop, taps)
-        sums = layer.product(driven, block * unit)
-        deviate = torch.randn_like(sums) if held.noise else None
-        read = io.readout(sums, deviate, held.noise, profile.adc.levels)
-        total = total + io.decode(read, layer.per_column(gain))
-    return total * full_scale + layer.per_column(held.offset)  # type: ignore[no-any-return]
+        reads = [_block(layer, side, block * unit, held) for side in io.sides(driven, layer.calibrated.polarity)]
+        read = reads[0] if len(reads) == 1 else reads[0] - reads[1]
+        total = total + io.decode(read, layer.per_column(gain * full_scale if shared else gain))
+    return total if shared else total * full_scale + layer.per_column(held.offset)
+
+
+def _block(layer: PhysicalLayer, codes: Tensor, weights: Tensor, held: Held) -> Tensor:
+    """Read one block, weights in ADC codes a DAC code; the mean over column copies."""
+    profile, copies = layer.profile, layer.calibrated.row_copies
+    sums = layer.product(codes, weights)
+    base = None
+    if profile.reference:
+        base = layer.product(codes, torch.full((weights.shape[0], 1), profile.reference * copies))
+        sums = sums + base
+    noise: Any = held.noise
+    if noise and profile.signal_noise:
+        noise = noise * _signal_noise(layer, codes, weights, sums)
+    deviate = deviates(sums.shape) if held.noise else None
+    read = io.readout(sums, deviate, noise, profile.adc.levels)
+    return read if base is None else read - base
+
+
+def deviates(shape: torch.Size) -> Tensor:
+    """Standard normal deviates for the noise of reads.
+
+    torch draws a deviate in 30 ns, which is longer than the layer itself takes; so they are taken from a table of four
+    million, from a new random place for every read.
+    """
+    count = shape.numel()
+    table = _table(max(TABLE, 2 * count))
+    start = int(torch.randint(len(table) - count + 1, ()))
+    return table[start : start + count].reshape(shape)
+
+
+@cache
+def _table(size: int) -> Tensor:
+    generator = np.random.Generator(np.random.SFC64(0x68796C65))
+    return torch.from_numpy(generator.standard_normal(size, dtype=np.float32))
+
+
+def _signal_noise(layer: PhysicalLayer, codes: Tensor, weights: Tensor, sums: Tensor) -> Tensor:
+    """Standard deviation of a read that depends on what is read, in ADC codes."""
+    profile = layer.profile
+    power = layer.product(codes * codes, torch.ones(weights.shape[0], 1))
+    light: Any = 0.0
+    if profile.shot_noise_codes:
+        light = sums.clamp_min(0.0) if profile.reference else layer.product(codes.abs(), weights.abs())
+    weight = profile.weight_noise_codes * layer.calibrated.row_copies**0.5
+    return io.noise_std(power, light, profile.noise_codes, weight, profile.shot_noise_codes)
 
 
 def _driven(

@@ -87,7 +87,7 @@ class Loop:
         if count < 2:
             raise AdaptError("One sample is not enough to train on.", remedy="Give more samples.")
         self._kept, self._learnt = self._shuffled[:held], self._shuffled[held:]
-        self._teacher = torch_view(task.model, task.layers, task.profile)
+        self.teacher = torch_view(task.model, task.layers, task.profile)
 
     @property
     def steps(self) -> int:
@@ -150,7 +150,7 @@ class Loop:
         chosen = torch.as_tensor(which)
         inputs = tuple(_augmented(x[chosen], augment, self.generator) for x in self._inputs)
         with torch.no_grad():
-            teacher = self._teacher.logits(*inputs)
+            teacher = self.teacher.logits(*inputs)
         return Batch(inputs, None if self._labels is None else self._labels[chosen], teacher)
 
     def held_out(self) -> float:
@@ -253,18 +253,35 @@ def schedule(rate: float, steps: int, warm_up: int = 20) -> Callable[[int], floa
 
 
 class Descent:
-    """Adam with a schedule and weight clipping, on the physical layers' parameters."""
+    """Adam with a schedule and weight clipping, on the physical layers' parameters.
+
+    Steps are relative: to the root mean square of a layer's weights, and for its bias of its answers, so that layers
+    whose inputs are pixels and layers whose inputs are features learn alike.
+
+    Args:
+        view: The model.
+        rate: Highest relative learning rate.
+        steps: Steps of the schedule.
+        clip: Weights are clipped at so many standard deviations of their column; None for not at all.
+    """
 
     def __init__(self, view: TorchView, rate: float, steps: int, clip: float | None) -> None:
         self._layers, self._clip = view.physical, clip
-        parameters = [p for layer in self._layers for p in (layer.matrix, layer.bias)]
-        self._adam = torch.optim.Adam(parameters, lr=rate)
+        self._scales: list[float] = []
+        groups = []
+        for layer in self._layers:
+            weights = float(layer.matrix.detach().square().mean().sqrt())
+            answers = float(np.sqrt(np.mean(layer.calibrated.wanted.astype(np.float64) ** 2)))
+            for parameter, scale in ((layer.matrix, weights), (layer.bias, 0.1 * answers)):
+                groups.append({"params": [parameter]})
+                self._scales.append(scale or 1.0)
+        self._adam = torch.optim.Adam(groups, lr=rate)
         self._rate, self._step = schedule(rate, steps), 0
 
     def apply(self) -> None:
         """Take one step along the gradients that are there, then clear them."""
-        for group in self._adam.param_groups:
-            group["lr"] = self._rate(self._step)
+        for group, scale in zip(self._adam.param_groups, self._scales, strict=True):
+            group["lr"] = self._rate(self._step) * scale
         self._step += 1
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)

@@ -1,0 +1,147 @@
+"""What methods of the loss alone search over: a gain and an offset a column, digital, so that nothing is rewritten."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from hyle_compiler.adapt.method import Adapted, AdaptError, Outcome, Task
+from hyle_compiler.adapt.segments import DeviceLayers, Segments, matter_of
+from hyle_compiler.samples import Samples
+
+__all__ = ["Search", "loss_of"]
+
+Array = np.ndarray[Any, Any]
+INSTANCES = 4
+TEMPERATURE = 2.0
+DIVERGED = 10.0
+
+
+class Search:
+    """Losses of the task on its device (or on four twins), for vectors of knobs around zero.
+
+    A knob of 0 changes nothing; a gain's knob is relative, an offset's in standard deviations of its column.
+
+    Args:
+        task: The task.
+        layers: Names of the layers whose columns are turned; all by default.
+    """
+
+    def __init__(self, task: Task, layers: Iterable[str] | None = None) -> None:
+        self.task = task
+        self._segments = Segments(task)
+        self._names = [c.placed.layer.name for c in task.layers]
+        self._turned = list(self._names if layers is None else layers)
+        self._devices: list[DeviceLayers] = [matter_of(task, i) for i in range(1 if task.driver else INSTANCES)]
+        rng = np.random.default_rng(task.seed)
+        order = rng.permutation(len(task.samples))
+        if len(order) < 2:
+            raise AdaptError("One sample is not enough to train on.", remedy="Give more samples.")
+        held = max(1, len(order) // 4)
+        self._kept, self._learnt = _pick(task.samples, order[:held]), order[held:]
+        outputs = self._segments.float_outputs(_pick(task.samples, order[: min(256, len(order))]))
+        self._spread = {n: _by_column(outputs[n], self._segments.axis(n)).std(axis=0) + 1e-6 for n in self._names}
+        self._columns = {n: len(self._spread[n]) for n in self._names}
+        self.size = 2 * sum(self._columns[n] for n in self._turned)
+        self.passes = 0
+        self.history: list[float] = []
+        self._began = time.monotonic()
+        self._best, self._least = np.zeros(self.size), math.inf
+        self._rng = rng
+        self.consider(np.zeros(self.size))
+
+    def batch(self) -> Samples:
+        """Some samples to learn from."""
+        size = min(self.task.budget.batch, len(self._learnt))
+        return _pick(self.task.samples, self._rng.choice(self._learnt, size, replace=False))
+
+    def loss(self, knobs: Array, samples: Samples, device: int) -> float:
+        """Loss of one device for a vector of knobs."""
+        self.passes += len(samples)
+        logits = self._logits(knobs, samples, self._devices[device % len(self._devices)])
+        wanted = _log(self._segments.float_answers(samples))
+        return loss_of(logits, wanted, samples.labels)
+
+    def consider(self, knobs: Array) -> bool:
+        """Measure the held-out loss over all devices, keep the best; False when it is time to stop."""
+        now = float(np.mean([self.loss(knobs, self._kept, i) for i in range(len(self._devices))]))
+        self.history.append(now)
+        first = self.history[0]
+        if now < self._least:
+            self._best, self._least = knobs.copy(), now
+        text = f"adapting: loss {now:.4f}, best {self._least:.4f}, {self.passes} passes"
+        self.task.progress(text)
+        if not math.isfinite(now) or now > DIVERGED * max(first, 1.0):
+            self.outcome: Outcome = "diverged"
+            return False
+        return time.monotonic() - self._began < self.task.budget.seconds
+
+    def result(self, outcome: Outcome) -> Adapted:
+        """The best knobs, folded into weights' scales and biases."""
+        gains, offsets = self._split(self._best)
+        matrices, biases = {}, {}
+        for calibrated in self.task.layers:
+            layer = calibrated.placed.layer
+            gain, offset = gains.get(layer.name, 1.0), offsets.get(layer.name, 0.0)
+            matrices[layer.name] = (layer.matrix * gain).astype(np.float32)
+            biases[layer.name] = (layer.bias * gain + offset).astype(np.float32)
+        better = self._least < self.history[0]
+        notes = () if better else ("nothing lowered the held-out loss: the weights are as they were",)
+        diverged = getattr(self, "outcome", outcome)
+        return Adapted(matrices, biases, diverged, self.passes, self._least, tuple(self.history), notes)
+
+    def _logits(self, knobs: Array, samples: Samples, device: DeviceLayers) -> Array:
+        gains, offsets = self._split(knobs)
+        run = self._segments.start(samples)
+        for name in self._names:
+            y = self._segments.read(device, name, self._segments.advance(run, name))
+            if name in gains:
+                y = self._segments.scaled(name, y, gains[name], offsets[name])
+            self._segments.answer(run, name, y)
+        return _log(self._segments.final(run))
+
+    def _split(self, knobs: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        gains, offsets, at = {}, {}, 0
+        for name in self._turned:
+            cols = self._columns[name]
+            gains[name] = 1.0 + knobs[at : at + cols]
+            offsets[name] = knobs[at + cols : at + 2 * cols] * self._spread[name]
+            at += 2 * cols
+        return gains, offsets
+
+
+def loss_of(logits: Array, teacher: Array, labels: Array | None) -> float:
+    """0.3 cross-entropy + 0.7 distillation (temperature 2), as the gradient methods; distillation without labels."""
+    soft, wanted = _log_softmax(logits / TEMPERATURE), _log_softmax(teacher / TEMPERATURE)
+    distilled = TEMPERATURE**2 * float(np.mean(np.sum(np.exp(wanted) * (wanted - soft), axis=-1)))
+    if labels is None:
+        return distilled
+    hard = _log_softmax(logits)[np.arange(len(logits)), labels.reshape(len(logits))]
+    return 0.7 * distilled - 0.3 * float(np.mean(hard))
+
+
+def _log(answers: Array) -> Array:
+    """Answers as unnormalised log-probabilities, samples by classes; probabilities are recognised as such."""
+    flat: Array = answers.reshape(len(answers), -1, answers.shape[-1])[:, 0].astype(np.float64)
+    if flat.min() >= 0.0 and np.allclose(flat.sum(axis=-1), 1.0, atol=1e-3):
+        flat = np.log(np.maximum(flat, 1e-12))
+    return flat
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    out: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return out
+
+
+def _by_column(y: Array, axis: int) -> Array:
+    return np.moveaxis(y, axis, -1).reshape(-1, y.shape[axis])
+
+
+def _pick(samples: Samples, which: Array) -> Samples:
+    labels = None if samples.labels is None else samples.labels[which]
+    return Samples({name: array[which] for name, array in samples.arrays.items()}, labels)
