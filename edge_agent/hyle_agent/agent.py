@@ -20,6 +20,7 @@ from hyle_agent.control import Controller
 from hyle_agent.control_service import SERVICE as CONTROL_SERVICE
 from hyle_agent.control_service import ControlService
 from hyle_agent.device_thread import DeviceThread
+from hyle_agent.device_watch import DeviceWatch
 from hyle_agent.engine import Engine
 from hyle_agent.health import Health, reflection_service
 from hyle_agent.inference_service import SERVICE as INFERENCE_SERVICE
@@ -98,6 +99,8 @@ class Agent:
         await self._health.update()
         self._reporter = self._start_telemetry()
         self._tasks.append(asyncio.create_task(self._operator.run(lambda _: give_back())))
+        watch = DeviceWatch(self._loader, self._operator, self._models, self._health.update)
+        self._tasks.append(asyncio.create_task(watch.run()))
         if self._config.self_test_interval_s:
             self._tasks.append(asyncio.create_task(self._test_regularly()))
         return self._config.address.at(port)

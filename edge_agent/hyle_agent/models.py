@@ -80,12 +80,13 @@ class Models:
         self._models: dict[str, Model] = {}
         self.booted = False
         self.stopping = False
+        self.attached = True
 
     @property
     def ready(self) -> bool:
-        """Whether the start is over, no stop has begun, and every model with an active slot can be asked."""
+        """Whether the start is over, no stop has begun, the device answers, and every active slot can be asked."""
         able = all(model.serving is not None for model in self.all() if model.state.active)
-        return self.booted and not self.stopping and able
+        return self.booted and not self.stopping and self.attached and able
 
     def all(self) -> list[Model]:
         """Return the models, ordered by name."""
@@ -128,9 +129,10 @@ class Models:
             NotReadyError: It cannot answer now.
         """
         model = self.get(name)
-        loaded = None if self.stopping else model.serving
+        loaded = model.serving if self.attached and not self.stopping else None
         if loaded is None:
-            why = "the agent is stopping" if self.stopping else model.reason or "no slot is active"
+            away = "" if self.attached else "the device does not answer"
+            why = "the agent is stopping" if self.stopping else away or model.reason or "no slot is active"
             message = f"Model {name!r} cannot answer now: {why}."
             raise NotReadyError(message, remedy="Activate a slot, or see `hyle status`.")
         if version not in {"", loaded.manifest.version}:
