@@ -90,9 +90,10 @@ def holds_what_was_programmed(subject: Subject[Driver]) -> None:
         targets = _targets(device)
         report = driver.program(0, targets)
         demand(report.tile == 0 and not report.residual < 0 and report.seconds >= 0, f"The report says {report}.")
-        codes = _codes(device, targets, 400)
+        profile, full = device.profile, _codes(device, targets, 400)
+        # Uniform codes and targets give columns of sqrt(rows) / 3; four and a half of these must not saturate.
+        codes: Codes = (full * min(1.0, profile.adc.full_scale / (1.5 * math.sqrt(len(targets))))).astype(full.dtype)
         answers = driver.apply([0], codes).astype(np.float64)
-        profile = device.profile
         unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing
         answers -= profile.reference * codes.sum(axis=1, keepdims=True)
         found = np.linalg.lstsq(codes.astype(np.float64) * unit, answers, rcond=None)[0]
