@@ -14,6 +14,7 @@ from hyle_agent.address import Address
 from hyle_agent.config import Tls
 from hyle_agent.engine import Call, Method, Service, parse, serialize
 from hyle_agent.listening import cannot_listen, credentials, server_options, target
+from hyle_agent.roles import check_role
 from hyle_agent.status import refusal_of
 
 __all__ = ["AioEngine"]
@@ -46,8 +47,9 @@ class AioEngine:
     async def start(self) -> int:
         """Listen and serve; contract: `Engine.start`."""
         self._server = grpc.aio.server(options=server_options(self._limit))
+        guarded = self._tls is not None and bool(self._tls.client_ca)
         for service in self._services:
-            handlers = {name: _handler(method) for name, method in service.methods.items()}
+            handlers = {name: _handler(method, guarded) for name, method in service.methods.items()}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
         port = self._listen()
         await self._server.start()
@@ -67,7 +69,7 @@ class AioEngine:
             raise cannot_listen(where) from error
 
 
-def _handler(method: Method) -> Any:
+def _handler(method: Method, guarded: bool) -> Any:
     wrap = _many if method.streams_out else _one
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
@@ -76,15 +78,17 @@ def _handler(method: Method) -> Any:
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[method.streams_in, method.streams_out]
     return make(
-        wrap(method),
+        wrap(method, guarded),
         request_deserializer=None,
         response_serializer=serialize,
     )
 
 
-def _one(method: Method) -> Any:
+def _one(method: Method, guarded: bool) -> Any:
     async def serve(request: Any, context: Any) -> Any:
         try:
+            if guarded:
+                check_role(method, context.auth_context())
             return await method.handle(_parsed(method, request), _call(context))
         except asyncio.CancelledError:
             raise
@@ -94,9 +98,11 @@ def _one(method: Method) -> Any:
     return serve
 
 
-def _many(method: Method) -> Any:
+def _many(method: Method, guarded: bool) -> Any:
     async def serve(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
+            if guarded:
+                check_role(method, context.auth_context())
             async for response in method.handle(_parsed(method, request), _call(context)):
                 yield response
         except asyncio.CancelledError:

@@ -14,6 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hyle_agent.engine import Role
+from hyle_agent.roles import role_uri
+
 __all__ = ["Identity", "make_authority", "make_identity"]
 
 _YEARS = 10
@@ -62,13 +65,14 @@ def make_authority(name: str) -> Identity:
     return Identity(builder.sign(key, hashes.SHA256()), key)
 
 
-def make_identity(authority: Identity, name: str, hosts: Sequence[str] = ()) -> Identity:
+def make_identity(authority: Identity, name: str, hosts: Sequence[str] = (), role: Role | None = None) -> Identity:
     """Make a certificate.
 
     Args:
         authority: Signs it.
         name: Common name.
         hosts: Host names and addresses that a server answers under; none makes a client's certificate.
+        role: What a client may do.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
@@ -80,8 +84,11 @@ def make_identity(authority: Identity, name: str, hosts: Sequence[str] = ()) -> 
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(issuer, critical=False)
     )
-    if hosts:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+    names = [_host(host) for host in hosts]
+    if role is not None:
+        names.append(x509.UniformResourceIdentifier(role_uri(role)))
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return Identity(builder.sign(authority.key, hashes.SHA256()), key)
 
 

@@ -48,13 +48,13 @@ class ControlService:
             SERVICE,
             {
                 "Status": Method(pb.StatusRequest, pb.StatusResponse, self._status),
-                "Plan": Method(pb.PlanRequest, pb.PlanResponse, self._plan),
-                "Upload": Method(pb.BlobChunk, pb.UploadResponse, self._upload, streams_in=True),
-                "Install": Method(pb.InstallRequest, pb.InstallResponse, self._install),
-                "Activate": Method(pb.ActivateRequest, pb.ActivateResponse, self._activate),
-                "Rollback": Method(pb.RollbackRequest, pb.RollbackResponse, self._rollback),
-                "SelfTest": Method(pb.SelfTestRequest, pb.SelfTestResponse, self._self_test),
-                "Remove": Method(pb.RemoveRequest, pb.RemoveResponse, self._remove),
+                "Plan": Method(pb.PlanRequest, pb.PlanResponse, self._plan, role="operate"),
+                "Upload": Method(pb.BlobChunk, pb.UploadResponse, self._upload, streams_in=True, role="operate"),
+                "Install": Method(pb.InstallRequest, pb.InstallResponse, self._install, role="operate"),
+                "Activate": Method(pb.ActivateRequest, pb.ActivateResponse, self._activate, role="operate"),
+                "Rollback": Method(pb.RollbackRequest, pb.RollbackResponse, self._rollback, role="operate"),
+                "SelfTest": Method(pb.SelfTestRequest, pb.SelfTestResponse, self._self_test, role="operate"),
+                "Remove": Method(pb.RemoveRequest, pb.RemoveResponse, self._remove, role="operate"),
             },
         )
 

@@ -19,8 +19,9 @@ from hyle_agent.address import Address
 from hyle_agent.config import Tls
 from hyle_agent.cq_calls import CoroutineCall, FastCall, reject
 from hyle_agent.engine import Fast, Method, Service
-from hyle_agent.errors import NotReadyError
+from hyle_agent.errors import ForbiddenError, NotReadyError
 from hyle_agent.listening import cannot_listen, credentials, server_options, target
+from hyle_agent.roles import check_role
 from hyle_agent.status import refusal_of
 
 __all__ = ["CqEngine"]
@@ -121,10 +122,16 @@ class CqEngine:
                     return
                 self._dispatch(event)
                 event = None
-                if any(fast.full for fast in self._fast):
+                if self._full():
                     break
                 event = poll(_PAST)
             self._flush()
+
+    def _full(self) -> bool:
+        for fast in self._fast:  # noqa: SIM110 (a generator for each event costs more than all the rest of the loop)
+            if fast.full:
+                return True
+        return False
 
     def _dispatch(self, event: Any) -> None:
         try:
@@ -154,12 +161,25 @@ class CqEngine:
         elif self._stopping:
             refusal = refusal_of(NotReadyError("The agent is stopping.", remedy="Ask it again once it is back."))
             reject(event.call, refusal.code.value[0], refusal.message)
+        elif (denied := self._denied(event.call, method)) is not None:
+            refusal = refusal_of(denied)
+            reject(event.call, refusal.code.value[0], refusal.message)
         elif method.fast is not None:
             self._began()
             FastCall(event, method, self._fresh, self._ended)
         elif self._loop is not None:
             self._began()
             CoroutineCall(event, method, self._loop, self._ended)
+
+    def _denied(self, call: Any, method: Method) -> ForbiddenError | None:
+        if self._tls is None or not self._tls.client_ca:
+            return None
+        try:
+            known = cygrpc.auth_context(call) or {}
+            check_role(method, {name.decode(): values for name, values in known.items()})
+        except ForbiddenError as error:
+            return error
+        return None
 
     def _began(self) -> None:
         self._active += 1

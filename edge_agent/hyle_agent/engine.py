@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from google.protobuf.message import DecodeError
 
 from hyle_agent.errors import RequestError
 
-__all__ = ["Answer", "Call", "Engine", "Fast", "Method", "Service", "parse", "serialize"]
+__all__ = ["Answer", "Call", "Engine", "Fast", "Method", "Role", "Service", "parse", "serialize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,9 @@ class Call:
     """What a handler may know of its caller; `deadline` is `time.monotonic()` at which nobody waits any more."""
 
     deadline: float | None
+
+
+Role = Literal["query", "operate"]
 
 
 Handler = Callable[[Any, Call], Any]
@@ -68,6 +71,7 @@ class Method:
             messages, with `streams_out` the handler is an async generator. What it raises becomes a status.
         streams_in: Whether the caller sends many messages.
         streams_out: Whether many messages go back.
+        role: What the caller's certificate must allow, where callers must have one; `operate` allows `query` too.
         fast: The same method without coroutines, for an engine that can; `handle` is for the others.
     """
 
@@ -76,6 +80,7 @@ class Method:
     handle: Handler
     streams_in: bool = False
     streams_out: bool = False
+    role: Role = "query"
     fast: Fast | None = None
 
 

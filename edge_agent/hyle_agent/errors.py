@@ -8,6 +8,7 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "ExpiredError",
+    "ForbiddenError",
     "InternalAnswerError",
     "NotFoundError",
     "NotReadyError",
@@ -36,6 +37,10 @@ class NotFoundError(CallerError):
 
 class UntrustedError(CallerError):
     """A bundle without a signature by a key that this agent trusts."""
+
+
+class ForbiddenError(CallerError):
+    """A caller whose certificate does not allow what it asks for."""
 
 
 class UnfitError(CallerError):

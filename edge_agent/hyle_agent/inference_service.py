@@ -61,10 +61,10 @@ class InferenceService:
                 "ModelStatistics": Method(pb.ModelStatisticsRequest, pb.ModelStatisticsResponse, self._statistics),
                 "RepositoryIndex": Method(pb.RepositoryIndexRequest, pb.RepositoryIndexResponse, self._index),
                 "RepositoryModelLoad": Method(
-                    pb.RepositoryModelLoadRequest, pb.RepositoryModelLoadResponse, self._load
+                    pb.RepositoryModelLoadRequest, pb.RepositoryModelLoadResponse, self._load, role="operate"
                 ),
                 "RepositoryModelUnload": Method(
-                    pb.RepositoryModelUnloadRequest, pb.RepositoryModelUnloadResponse, self._unload
+                    pb.RepositoryModelUnloadRequest, pb.RepositoryModelUnloadResponse, self._unload, role="operate"
                 ),
             },
         )

@@ -61,7 +61,8 @@ profile = "pcm-hermes"
 seed = 0
 
 [tls]
-# The agent's certificate and key, and the authority that a client's certificate must come from.
+# The agent's certificate and key, and the authority that a client's certificate must come from. What a client may do
+# stands in its certificate: certs/client.crt may operate the agent, certs/query.crt may only ask it.
 certificate = "certs/agent.crt"
 key = "certs/agent.key"
 client_ca = "certs/authority.crt"
@@ -115,4 +116,5 @@ def _write_certificates(folder: Path, hosts: tuple[str, ...]) -> None:
     authority = make_authority("hyle fleet authority")
     authority.write(folder, "authority")
     make_identity(authority, socket.gethostname(), tuple(names)).write(folder, "agent")
-    make_identity(authority, "operator").write(folder, "client")
+    make_identity(authority, "operator", role="operate").write(folder, "client")
+    make_identity(authority, "reader", role="query").write(folder, "query")

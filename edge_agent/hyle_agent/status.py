@@ -22,6 +22,7 @@ _LOG = logging.getLogger(__name__)
 
 _TABLE: tuple[tuple[type[HyleError], grpc.StatusCode], ...] = (
     (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (errors.ForbiddenError, grpc.StatusCode.PERMISSION_DENIED),
     (errors.UntrustedError, grpc.StatusCode.PERMISSION_DENIED),
     (errors.UnfitError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
