@@ -16,6 +16,7 @@ from hyle_bundle import PrivateKey, write_bundle
 from hyle_bundle.manifest import Golden, Manifest
 from hyle_substrates.profile import Profile
 
+from hyle_compiler import budget as budgets
 from hyle_compiler import report as reports
 from hyle_compiler.adapt.method import Augment, Budget
 from hyle_compiler.adapting import Adaptation, adapt
@@ -24,6 +25,7 @@ from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.errors import ModelError, OutputError, PlacementError, VerificationError
 from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_body, run_batches, score
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
+from hyle_compiler.lower_opset import lower_opset
 from hyle_compiler.partition import Partition, partition
 from hyle_compiler.read import read_model, source_digest
 from hyle_compiler.samples import InputSpec, Samples, load_samples
@@ -36,6 +38,7 @@ Array = np.ndarray[Any, Any]
 VERIFY_AGES_S = (25.0, 86400.0, 31536000.0)
 VERIFY_SAMPLES = 256
 IDEAL_TOLERANCE = 1e-4
+EDGE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,9 @@ class Options:
         epochs: How long; by default as the method says.
         augment: How images may be varied without changing their label.
         checkpoint: Where the best weights so far are kept while it learns.
+        max_drop: Most accuracy that may be lost, as a fraction; None puts every layer that fits on physics.
+        budget_ages_s: Ages in seconds at which `max_drop` is kept.
+        most_replicas: On how many sets of tiles a layer may lie to keep `max_drop`; tried by doubling.
     """
 
     name: str | None = None
@@ -70,6 +76,9 @@ class Options:
     epochs: int | None = None
     augment: Augment = "none"
     checkpoint: Path | None = None
+    max_drop: float | None = None
+    budget_ages_s: tuple[float, ...] = (86400.0,)
+    most_replicas: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ def _compile(
 ) -> Compiled:
     progress("reading the model")
     digest = source_digest_checked(model_path)
-    model = simplify(read_model(model_path))
+    model = _fresh(model_path, profile)
     samples = load_samples(calibration, input_specs(model))
     parts = partition(model)
     if not parts.physical:
@@ -136,6 +145,7 @@ def _compile(
             f"No layer of {model_path.name} fits {profile.name}: {reasons}.",
             remedy="Give a model with constant weights.",
         )
+    parts, budget = _budgeted(model_path, model, parts, samples, profile, options, progress)
     parts, adaptation = _adapted(folder, model, parts, samples, profile, options, progress)
     identity = Identity(
         options.name or _default_name(model_path),
@@ -150,6 +160,7 @@ def _compile(
     lowered, exact, calibrated = built.lowered, built.exact, built.calibrated
     verified, report = _verify(folder, built.manifest, profile, samples, exact, calibrated, parts, options, progress)
     report |= {"adaptation": adaptation} if adaptation else {}
+    report |= {"budget": budget} if budget else {}
     (folder / "profile.toml").write_bytes(profile_text)
     (folder / "report.json").write_bytes(reports.write_json(report))
     (folder / "report.html").write_bytes(reports.render_html(report))
@@ -157,6 +168,38 @@ def _compile(
     files = {name: folder / name for name in (PROGRAMMING, GOLDEN, "profile.toml", "report.json", "report.html")}
     bundle_digest = write_bundle(out, verified, {**files, **lowered.files}, key)
     return Compiled(out, bundle_digest, verified, report)
+
+
+def _fresh(path: Path, profile: Profile) -> ir.Model:
+    model = simplify(read_model(path))
+    return lower_opset(model) if profile.noise_codes else model
+
+
+def _budgeted(
+    path: Path,
+    model: ir.Model,
+    parts: Partition,
+    samples: Samples,
+    profile: Profile,
+    options: Options,
+    progress: Callable[[str], None],
+) -> tuple[Partition, dict[str, Any]]:
+    """Keep the accuracy budget, if there is one; the model is changed as the plan says."""
+    if options.max_drop is None:
+        return parts, {}
+    question = budgets.Question(
+        lambda: _fresh(path, profile),
+        samples,
+        profile,
+        Identity("budget", "1", 1, options.seed, "0" * 64, options.copies, options.compensation),
+        options.max_drop,
+        options.budget_ages_s,
+        options.instances,
+        options.most_replicas,
+        progress,
+    )
+    found = budgets.search(question)
+    return budgets.apply(model, found.plan), budgets.as_json(found, question)
 
 
 def _adapted(
@@ -265,11 +308,24 @@ def _verify(
 
 
 def _check_ideal(got: Array, want: Array) -> None:
+    if want.dtype.kind in "iu":
+        _check_codes(got, want)
+        return
     extent = float(want.max() - want.min()) or 1.0
     worst = float(np.abs(got - want).max()) / extent
     if not worst <= IDEAL_TOLERANCE:
         raise VerificationError(
             f"On perfect matter the compiled model differs from the float model by {worst:.2g} of its range.",
+            remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
+        )
+
+
+def _check_codes(got: Array, want: Array) -> None:
+    """Answers that are integers: a sum on the edge between two codes may round either way, and few lie there."""
+    apart = float(np.mean(np.abs(got.astype(np.float64) - want.astype(np.float64)) > 1))
+    if not apart <= EDGE_SHARE:
+        raise VerificationError(
+            f"On perfect matter {100 * apart:.1f} % of the integer answers are more than one code from the model's.",
             remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
         )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from hyle_bundle.manifest import Layer
 from hyle_substrates.profile import Profile
 
@@ -56,7 +58,7 @@ def build_report(
         "sources": list(profile.sources),
         "validity": profile.validity,
         "tiles": sum(len(layer.tiles) for layer in layers),
-        "macs_on_physics": sum(layer.macs for layer in layers),
+        "macs_on_physics": sum(_own_macs(layer, measured) for layer, measured in zip(layers, calibrated, strict=True)),
         "latency_s": sum(row["latency_s"] for row in rows) or None,
         "energy_j": sum(row["energy_j"] for row in rows) or None,
         "layers": rows,
@@ -64,6 +66,14 @@ def build_report(
         "warnings": _warnings(float_score, evaluation),
         "calibration": {"float": float_score, "exact": exact_score, **evaluation},
     }
+
+
+def _own_macs(layer: Layer, measured: Calibrated) -> int:
+    """Multiply-accumulates with a weight other than zero; further replicas of a layer do no work of the model's own."""
+    if re.search(r"_copy[1-9]$", layer.name):
+        return 0
+    matrix = measured.placed.layer.matrix
+    return round(layer.macs * np.count_nonzero(matrix) / matrix.size)
 
 
 def _warnings(float_score: float, evaluation: Mapping[str, Any]) -> list[str]:

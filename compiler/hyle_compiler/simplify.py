@@ -1,4 +1,4 @@
-"""Simplify the digital graph: inline functions, fold constants, fold batch normalisation, drop the unused, normalise."""
+"""Simplify the digital graph: inline functions, fold constants and batch normalisation, drop the unused, normalise."""
 
 from __future__ import annotations
 

@@ -46,12 +46,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--augment", choices=["none", "shift", "shift+flip"], default="none", help="how images may vary"
     )
     parser.add_argument("--checkpoint", type=Path, metavar="P.npz", help="where the best weights so far are kept")
+    parser.add_argument(
+        "--max-drop", metavar="P%", help="accuracy that may be lost, such as 1%%: what costs more stays digital"
+    )
+    parser.add_argument(
+        "--replicas", type=int, default=4, help="most sets of tiles a layer to keep --max-drop (default: 4)"
+    )
+    parser.add_argument("--at", default="1d", help="ages at which --max-drop is kept (default: 1d)")
     parser.add_argument("--key", type=Path, metavar="K", help="private key that signs the bundle (see `hyle keys`)")
 
 
 def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     """Compile."""
     from hyle_bundle import load_private_key
+    from hyle_compiler.durations import parse_durations
     from hyle_compiler.pipeline import Options, compile_model
     from hyle_substrates.profile import find_profile
 
@@ -64,6 +72,9 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         compensation=args.compensation,
         copies=_copies(args.copies),
         instances=args.instances,
+        max_drop=_fraction(args.max_drop),
+        most_replicas=max(1, args.replicas),
+        budget_ages_s=tuple(parse_durations(args.at)),
         adapt=args.adapt,
         train=args.train,
         epochs=args.epochs,
@@ -78,6 +89,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         "name": done.manifest.name,
         "version": done.manifest.version,
         "signed": key is not None,
+        "budget": done.report.get("budget"),
         "adaptation": done.report.get("adaptation"),
         **{
             k: done.report[k]
@@ -93,6 +105,38 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
             )
         },
     }
+
+
+def _render_budget(budget: dict[str, Any], console: Console) -> None:
+    rows = [
+        [
+            f"{100 * p['share_of_macs']:.1f}",
+            f"{100 * p['drop']:.2f} ± {100 * p['standard_error']:.2f}",
+            str(p["replicas"]),
+            str(p["tiles"]),
+            ", ".join(p["digital"]) or "none",
+            "chosen" if p == budget["chosen"] else "",
+        ]
+        for p in budget["frontier"]
+    ]
+    columns = ["% of MACs on physics", "points lost", "sets of tiles", "tiles", "digital", ""]
+    console.table(f"budget: at most {100 * budget['max_drop']:g} points", columns, rows)
+    if not budget["kept"]:
+        print("warning: no set of layers keeps the budget: allow a larger --max-drop, or --adapt the model.")
+
+
+def _fraction(text: str | None) -> float | None:
+    from hyle_errors import CallerError
+
+    if text is None:
+        return None
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise CallerError(f"--max-drop {text} is no share.", remedy="Give a percentage such as 1%.")
+    return value
 
 
 def _copies(text: str) -> int | None:
@@ -130,5 +174,7 @@ def render(result: dict[str, object], console: Console) -> None:
         print(f"adapted by {told['method']} ({told['why']}): {told['outcome']}, {told['passes']} passes")
         for note in told["notes"]:
             print(f"note: {note}")
+    if result["budget"]:
+        _render_budget(cast(dict[str, Any], result["budget"]), console)
     for warning in cast(list[str], result["warnings"]):
         print(f"warning: {warning}")
