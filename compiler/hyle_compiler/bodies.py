@@ -57,8 +57,7 @@ def _sides(tape: _Tape, layer: Calibrated, codes: ir.Value) -> list[ir.Value]:
     """What is driven one after another, as `io.sides` says."""
     if layer.polarity == "signed":
         return [codes]
-    zero = tape.constant(np.float32(0.0))
-    positive = tape.op("Max", codes, zero)
+    positive = tape.inline(lambda a: io.sides(a, "positive")[0], codes)
     return [positive] if layer.polarity == "positive" else [positive, tape.op("Sub", positive, codes)]
 
 
