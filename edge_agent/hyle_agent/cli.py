@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ def serve(
         HyleError: The agent cannot start.
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _leave_no_core()
     agent = Agent(config, load=load or _load(), connect=connect or find_driver(config.driver.name))
     asyncio.run(_run(agent, ready))
 
@@ -62,6 +64,11 @@ async def _run(agent: Agent, ready: Callable[[str], None]) -> None:
         await stopped.wait()
     finally:
         await agent.stop()
+
+
+def _leave_no_core() -> None:
+    """Keep what is in memory, requests among it, out of core files."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _load() -> Load:

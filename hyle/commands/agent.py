@@ -1,4 +1,4 @@
-"""`hyle agent`: run the edge agent, or write its configuration and certificates."""
+"""`hyle agent`: run the edge agent, write its configuration and certificates, or list what it can ever tell."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 _JSON = "one JSON document on stdout, messages on stderr"
 
-HELP = "Run the edge agent, or write a commented configuration and certificates for one."
+HELP = "Run the edge agent, write its configuration and certificates, or list what it can ever tell."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the two actions and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _configure_run(actions.add_parser("run", help="serve until SIGTERM, then drain"))
+    audit = actions.add_parser("audit", help="list everything that telemetry can ever carry off this device")
+    audit.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON)
     init = actions.add_parser("init", help="write agent.toml and certificates")
     init.add_argument("--directory", type=Path, default=Path(), metavar="DIR", help="where (this folder)")
     init.add_argument("--host", action="append", default=[], metavar="NAME", help="name or address of it; may repeat")
@@ -44,7 +46,14 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     """Run the agent until it is told to stop, or write the files."""
-    return _init(args) if args.action == "init" else _serve(args)
+    actions = {"init": _init, "audit": _audit, "run": _serve}
+    return actions[args.action](args)
+
+
+def _audit(args: argparse.Namespace) -> dict[str, object]:
+    from hyle_agent.telemetry.metrics import audit_rows
+
+    return {"action": "audit", "metrics": [list(row) for row in audit_rows()]}
 
 
 def _init(args: argparse.Namespace) -> dict[str, object]:
@@ -88,6 +97,11 @@ def _pairs(args: argparse.Namespace) -> dict[str, str]:
 
 def render(result: dict[str, object], console: Console) -> None:
     """Say what was written, or that the agent stopped."""
+    if result["action"] == "audit":
+        rows = result["metrics"] if isinstance(result["metrics"], list) else []
+        columns = ["reported by", "metric", "type", "unit", "meaning"]
+        console.table("everything that telemetry can carry", columns, rows)
+        return
     if result["action"] == "run":
         console.say("stopped")
         return

@@ -95,7 +95,10 @@ def test_init_writes_what_run_reads(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     files = json.loads(done.stdout)["files"]
     assert sorted(Path(path).name for path in files) == sorted(
-        ["agent.toml", *(f"{name}.{kind}" for name in ("agent", "authority", "client") for kind in ("crt", "key"))]
+        [
+            "agent.toml",
+            *(f"{name}.{kind}" for name in ("agent", "authority", "client", "query") for kind in ("crt", "key")),
+        ]
     )
     with Served(tmp_path, "--config", str(tmp_path / "edge/agent.toml")) as served:
         served.end()
@@ -108,7 +111,7 @@ def test_init_writes_what_run_reads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--driver", "chip"), "known: twin"),
+        (("--driver", "chip"), "twin"),
         (("--profile", "no-such"), "no-such"),
         (("--listen", "0.0.0.0:0"), "tls"),
         (("--listen", "0.0.0.0:0", "--insecure"), "insecure"),
