@@ -15,7 +15,7 @@ from hyle_substrates.driver import Driver
 
 from hyle_agent.agent import Agent
 from hyle_agent.config import Config
-from hyle_agent.drivers import find_driver
+from hyle_agent.drivers import find_matrix_driver
 from hyle_agent.program import Load
 
 __all__ = ["announce", "serve"]
@@ -41,7 +41,7 @@ def serve(
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _leave_no_core()
-    agent = Agent(config, load=load or _load(), connect=connect or find_driver(config.driver.name))
+    agent = Agent(config, load=load or _load(), connect=connect or find_matrix_driver(config.driver.name))
     asyncio.run(_run(agent, ready))
 
 
