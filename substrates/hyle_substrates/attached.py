@@ -10,13 +10,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from hyle_substrates.driver import Codes, Device, DeviceError, Driver, ProgramReport
 
 __all__ = ["AttachedDriver"]
+
+T = TypeVar("T")
 
 
 class AttachedDriver:
@@ -90,7 +92,7 @@ class AttachedDriver:
         self._written.clear()
         self._drop()
 
-    def _call(self, work: Callable[[Driver], Any]) -> Any:
+    def _call(self, work: Callable[[Driver], T]) -> T:
         if self._closed:
             raise _closed()
         try:
@@ -139,7 +141,7 @@ def _check_range(values: Codes, levels: int, what: str) -> None:
         raise DeviceError(f"A {what} exceeds {levels}.", remedy="Encode with this device's profile.")
 
 
-def _guarded(work: Callable[[], Any]) -> Any:
+def _guarded(work: Callable[[], T]) -> T:
     try:
         return work()
     except OSError as error:

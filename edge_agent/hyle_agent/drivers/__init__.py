@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import cast
 
-from hyle_substrates.driver import Driver
+from hyle_substrates.driver import BlackBox, Driver
 
 from hyle_agent.errors import ConfigError
 
-__all__ = ["GROUP", "find_driver"]
+__all__ = ["GROUP", "find_driver", "find_matrix_driver"]
 
 GROUP = "hyle.drivers"
 
@@ -37,3 +37,22 @@ def find_driver(name: str) -> Connect:
     except (ImportError, AttributeError) as error:
         message = f"driver.name: the driver {name!r} cannot be imported from {found[0].value}: {error}."
         raise ConfigError(message, remedy="Install what it needs.") from error
+
+
+def find_matrix_driver(name: str) -> Connect:
+    """Return what opens a driver whose device multiplies by matrices; opening another kind raises ConfigError.
+
+    Raises:
+        ConfigError: As for `find_driver`.
+    """
+    connect = find_driver(name)
+
+    def connect_matrix(options: Mapping[str, str]) -> Driver:
+        driver = connect(options)
+        if isinstance(driver, BlackBox):
+            driver.close()
+            message = f"driver.name: the device of the driver {name!r} is a black box and multiplies by no matrix."
+            raise ConfigError(message, remedy="Use a driver of a matrix device: twin, remote, serial or your own.")
+        return driver
+
+    return connect_matrix
