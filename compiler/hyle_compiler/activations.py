@@ -43,11 +43,13 @@ def float_session(model: ir.Model, extra: Sequence[ir.Value], folder: Path) -> o
     """
     names = [str(value.name) for value in extra]
     known = {str(value.name) for value in (*model.graph.outputs, *model.graph.inputs)}
-    view = ir.Model(
-        model.graph.clone(),
-        ir_version=model.ir_version,
-        functions=list(model.functions.values()),
-    )
+    try:
+        graph = model.graph.clone()
+    except Exception as error:
+        raise ModelError(
+            "The graph is not consistent: a node reads what nothing makes.", remedy="Check the model with onnx.checker."
+        ) from error
+    view = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
     by_name = ir.convenience.create_value_mapping(view.graph)
     view.graph.outputs.extend(by_name[name] for name in dict.fromkeys(names) if name not in known)
     path = folder / "float.onnx"

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from hyle_substrates.host import Geometry
 
+from hyle_compiler.errors import ModelError
 from hyle_compiler.normalise.edit import step_of
 
 __all__ = ["Candidate", "Digital", "Partition", "partition"]
@@ -70,6 +71,11 @@ def partition(model: ir.Model) -> Partition:
             physical.append(reader(node, _layer_name(node, names)))
         except StaysDigitalError as reason:
             digital.append(Digital(node.name or node.op_type, node.op_type, str(reason)))
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            raise ModelError(
+                f"Attributes and weights of node {node.name!r} ({node.op_type}) do not fit each other.",
+                remedy="Check the model with onnx.checker.",
+            ) from error
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.graph is not model.graph and node.op_type in READERS:
             digital.append(Digital(node.name or node.op_type, node.op_type, "it is inside a control-flow subgraph"))
