@@ -1,4 +1,4 @@
-"""What reads bytes from outside: each target takes any bytes, and answers or refuses with an error that has a remedy."""
+"""What reads bytes from outside: each target takes any bytes and answers, or refuses with a remedy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from hyle_agent.engine import Call, Method, parse
 from hyle_agent.inference import prepare
 from hyle_agent.models import Loaded, Model, Models
@@ -21,38 +22,40 @@ from hyle_errors import CallerError
 from hyle_protos.inference import inference_pb2 as pb
 from hyle_substrates.profile import decode_profile
 
-__all__ = ["TARGETS"]
+__all__ = ["MANIFEST", "TARGETS"]
 
 _SHAPES = (("x", "FP32", (-1, 4)), ("n", "INT8", (-1,)), ("s", "BYTES", (-1, 2)))
 
 
-def _models(inputs: tuple[TensorInfo, ...]) -> Models:
-    manifest = Manifest(
-        format="hyle-bundle/1",
-        name="m",
-        version="1",
-        counter=1,
-        compiler="fuzz",
-        seed=0,
-        source_sha256="0" * 64,
-        target="ideal",
-        substrate="ideal",
-        compensation="none",
-        inputs=inputs,
-        outputs=(TensorInfo("y", "FP32", (-1, 3)),),
-        layers=(),
-        steps=(),
-        golden=Golden(0, 0.0, ""),
-        files={},
-    )
+MANIFEST = Manifest(
+    format="hyle-bundle/1",
+    name="m",
+    version="1",
+    counter=1,
+    compiler="fuzz",
+    seed=0,
+    source_sha256="0" * 64,
+    target="ideal",
+    substrate="ideal",
+    compensation="none",
+    inputs=(TensorInfo("x", "FP32", (-1, 4)),),
+    outputs=(TensorInfo("y", "FP32", (-1, 3)),),
+    layers=(),
+    steps=(),
+    golden=Golden(0, 0.0, ""),
+    files={},
+)
+
+
+def _models(manifest: Manifest) -> Models:
     models, model = Models(), Model("m", ModelState())
     model.serving = Loaded("d" * 64, manifest, None, Span(0, 0), "digital")  # type: ignore[arg-type]
     models.put(model)
     return models
 
 
-_INPUTS = tuple(TensorInfo(*shape) for shape in _SHAPES)
-_SERVED = (_models(_INPUTS[:1]), _models(_INPUTS))
+_SEVERAL = msgspec.structs.replace(MANIFEST, inputs=tuple(TensorInfo(*shape) for shape in _SHAPES))
+_SERVED = (_models(MANIFEST), _models(_SEVERAL))
 
 
 async def _never(request: object, call: Call) -> None:

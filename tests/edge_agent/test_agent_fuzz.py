@@ -7,36 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_fakes import make_bundle, manifest_of
-from hyle_bundle import generate_key, load_private_key, open_bundle
-from hyle_bundle.manifest import encode_manifest
-from hyle_protos.inference import inference_pb2 as pb
-from hyle_substrates import profile
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "fuzz"))
 
+from seeds import seeds  # noqa: E402
 from targets import TARGETS  # noqa: E402
 
 ROUNDS = {"bundle": 400, "profile": 400}
-
-
-def seeds(folder: Path) -> dict[str, bytes]:
-    generate_key("me", folder)
-    path = make_bundle(folder, 1, key=load_private_key(folder / "me.key"), padding=100)
-    request = pb.ModelInferRequest(model_name="m", id="1", raw_input_contents=[b"\0" * 16])
-    request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
-    with open_bundle(path) as bundle:
-        signature = bytes(bundle.signature_bytes or b"")
-    profiles = Path(profile.__file__).parent / "profiles"
-    return {
-        "request": request.SerializeToString(),
-        "manifest": encode_manifest(manifest_of("m", 1)),
-        "signature": signature,
-        "bundle": path.read_bytes(),
-        "profile": (profiles / "pcm-hermes.toml").read_bytes(),
-        "command": b"\x08\x01\x12\x1a\x0a\x14Node Control/Rebirth\x20\x0b\x70\x01",
-    }
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
