@@ -14,7 +14,15 @@ from hyle_substrates.conformance import Subject
 from hyle_substrates.driver import BlackBox
 from rigs import Plate, why_no_plate
 
-OPTIONS = {"device": "pulse", "parameters": "2", "inputs": "8", "hold": "64", "volume": "0.8", "timeout_s": "4"}
+OPTIONS = {
+    "device": "pulse",
+    "parameters": "2",
+    "inputs": "8",
+    "hold": "64",
+    "volume": "0.8",
+    "timeout_s": "4",
+    "retries": "12",
+}
 needs_plate = pytest.mark.skipif(bool(why_no_plate()), reason=why_no_plate())
 
 

@@ -8,6 +8,7 @@ are: exactly as many frames must lie between them as were played, or some were l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -79,7 +80,8 @@ class Settings:
 class _Link:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._claim = Claim(f"audio:{settings.device}")
+        server = [os.environ.get(name, "") for name in ("PULSE_SERVER", "PULSE_SINK")]
+        self._claim = Claim(":".join(["audio", settings.device, *server]))
         self._retries = 0
         try:
             self._sound = Sound(needs("sounddevice", "sounddevice"), settings.device, settings.rate)
