@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -21,6 +22,7 @@ from hyle_compiler.adapt.torch_view import torch_view  # noqa: E402
 from hyle_compiler.adapt.training import Batch, Loop, objective  # noqa: E402
 from hyle_compiler.adapting import write_back  # noqa: E402
 from hyle_compiler.samples import Samples  # noqa: E402
+from hyle_substrates.driver import DeviceError  # noqa: E402
 from hyle_substrates.twin import TwinDriver  # noqa: E402
 
 GRADIENT = ["in-silico", "pat", "dfa", "augmented-dfa", "forward-forward", "phyll", "layer-wise"]
@@ -155,6 +157,47 @@ def test_an_interrupt_keeps_the_best_and_a_checkpoint_goes_on_from_it(given, tmp
     resumed = again.run(lambda batch: 1.0, Drawn(it.profile, "affine", again.generator), evaluate=lambda: 1.0)
     last = loop.view.physical[-1].name
     assert np.array_equal(resumed.biases[last], adapted.biases[last])
+
+
+@pytest.mark.parametrize("name", ["pat", "spsa"])
+def test_a_device_that_goes_away_leaves_the_best_so_far(given, name) -> None:  # type: ignore[no-untyped-def]
+    it = given("digits_mlp")
+
+    class Leaving(TwinDriver):
+        left = 400
+
+        def apply(self, tiles: Any, codes: Any) -> Any:
+            type(self).left -= 1
+            if self.left < 0:
+                raise DeviceError("The cable was pulled.", remedy="Plug it in.")
+            return super().apply(tiles, codes)
+
+        def program(self, tile: int, targets: Any) -> Any:
+            if self.left < 390:
+                raise DeviceError("The cable was pulled.", remedy="Plug it in.")
+            return super().program(tile, targets)
+
+    steps = {"pat": 8, "spsa": 200}[name]
+    task = it.task(driver=Leaving(it.profile, 5), budget=Budget(epochs=4, steps=steps, batch=50))
+    Leaving.left = 391 if name == "pat" else 400
+    adapted = load_method(name).run(task)
+    assert adapted.outcome == "stopped"
+    assert all(np.isfinite(m).all() for m in adapted.matrices.values())
+
+
+def test_a_device_that_hides_its_weights_is_driven_through_its_converters(given) -> None:  # type: ignore[no-untyped-def]
+    it = given("digits_mlp")
+
+    class Plain:
+        """A driver that is no simulation to the compiler."""
+
+        def __init__(self, twin: TwinDriver) -> None:
+            self.describe, self.program, self.apply, self.close = twin.describe, twin.program, twin.apply, twin.close
+
+    task = it.task(driver=Plain(TwinDriver(it.profile, 5)), budget=Budget(epochs=1, steps=4, batch=50))
+    adapted = load_method("pat").run(task)
+    assert adapted.outcome == "finished"
+    assert adapted.passes > 0
 
 
 def test_methods_that_need_labels_say_so(given) -> None:  # type: ignore[no-untyped-def]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from hyle_substrates.driver import DeviceError
 
 from hyle_compiler.adapt.method import Adapted, Needs, Outcome, Task
 
@@ -52,7 +53,7 @@ class CmaEs:
                 strategy.tell(members, [search.loss(np.asarray(m), batch, generation) for m in members])
                 if not search.consider(np.asarray(strategy.mean)):
                     break
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DeviceError):
             outcome = "stopped"
         return search.result(outcome)
 

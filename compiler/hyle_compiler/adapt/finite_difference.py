@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from hyle_substrates.driver import DeviceError
 
 from hyle_compiler.adapt.method import Adapted, AdaptError, Needs, Outcome, Task
 
@@ -52,7 +53,7 @@ class FiniteDifference:
                 knobs = knobs - self.rate * gradient
                 if not search.consider(knobs):
                     break
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DeviceError):
             outcome = "stopped"
         return search.result(outcome)
 

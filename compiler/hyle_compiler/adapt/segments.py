@@ -17,7 +17,7 @@ from hyle_substrates.host import Compensation, HostLayer, compensate, probe, uni
 from hyle_substrates.twin import TwinDriver
 
 from hyle_compiler.activations import start_session
-from hyle_compiler.adapt.method import Task
+from hyle_compiler.adapt.method import AdaptError, Task
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.lower import describe_layer
 from hyle_compiler.samples import Samples
@@ -195,5 +195,11 @@ def _cut(model: ir.Model, outputs: tuple[str, ...], known: set[str]) -> tuple[ir
             needs[name] = None
             continue
         wanted += [str(value.name) for value in producer.inputs if value is not None and value.name]
-    part = ir.convenience.extract(model.graph, list(needs), list(outputs))
+    try:
+        part = ir.convenience.extract(model.graph, list(needs), list(outputs))
+    except ValueError as error:
+        raise AdaptError(
+            "This model cannot be run layer by layer: control flow reaches over its physical layers.",
+            remedy="Compile it without --adapt.",
+        ) from error
     return ir.Model(part, ir_version=model.ir_version or 8), tuple(needs)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hyle_substrates.driver import DeviceError
 
 from hyle_compiler.adapt.method import Adapted, Needs, Outcome, Task
 
@@ -69,7 +70,7 @@ class Spsa:
                 if step % 10 == 9 and not search.consider(knobs):
                     break
             search.consider(knobs)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DeviceError):
             outcome = "stopped"
         return search.result(outcome)
 

@@ -21,6 +21,7 @@ from hyle_substrates import io
 from hyle_substrates.host import Geometry
 from hyle_substrates.profile import Profile
 
+from hyle_compiler.adapt.method import AdaptError
 from hyle_compiler.calibrate import Calibrated
 
 __all__ = ["Held", "Matter", "PhysicalLayer", "TorchView", "deviates", "torch_view"]
@@ -329,6 +330,10 @@ def torch_view(model: ir.Model, layers: Sequence[Calibrated], profile: Profile) 
         onnx2fx.register_op(f"Layer{index}", handler=_handler(module), domain=DOMAIN)
     try:
         graph = onnx2fx.convert(proto)
+    except onnx2fx.Onnx2FxError as error:
+        raise AdaptError(
+            f"torch cannot run this model: {error}", remedy="Use a method without torch (`hyle methods`)."
+        ) from error
     finally:
         for index in range(len(modules)):
             onnx2fx.unregister_op(f"Layer{index}", domain=DOMAIN)

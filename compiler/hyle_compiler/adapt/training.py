@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from hyle_substrates.driver import DeviceError
 
 from hyle_compiler.adapt.matter import Drawn
 from hyle_compiler.adapt.method import Adapted, AdaptError, Augment, Outcome, Task
@@ -134,6 +135,9 @@ class Loop:
         except _StopError:
             if outcome != "diverged":
                 best, loss = self._better(best, loss, measure)
+        except DeviceError as error:
+            outcome = "stopped"
+            notes.append(f"the device went away after {done} steps ({error.message}); the best so far was kept")
         except KeyboardInterrupt:
             outcome = "stopped"
             notes.append(f"interrupted after {done} steps; the best so far was kept")
