@@ -26,7 +26,9 @@ def generate(target: Path) -> None:
         text = path.read_text()
         own_pool = text.replace("_descriptor_pool.Default()", "_pool.POOL")
         own_pool = re.sub(
-            r"(from google\.protobuf import descriptor_pool as _descriptor_pool)", r"from hyle_protos import pool as _pool", own_pool
+            r"(from google\.protobuf import descriptor_pool as _descriptor_pool)",
+            r"from hyle_protos import pool as _pool",
+            own_pool,
         )
         path.write_text(own_pool)
     for path in target.rglob("*_pb2_grpc.py"):
@@ -42,7 +44,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
         fresh = {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob("*_pb2*")}
-    stale = [str(path) for path, data in fresh.items() if not (ROOT / path).is_file() or (ROOT / path).read_bytes() != data]
+    stale = [
+        str(path) for path, data in fresh.items() if not (ROOT / path).is_file() or (ROOT / path).read_bytes() != data
+    ]
     print("\n".join(f"{path} is not current: run python protos/generate.py" for path in stale), file=sys.stderr)
     return 1 if stale else 0
 

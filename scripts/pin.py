@@ -41,10 +41,10 @@ def closure(name: str, extras: frozenset[str]) -> dict[str, str]:
 
 
 def main() -> int:
-    """Print the constraints of hyle with every extra but torch's."""
-    extras = frozenset(distribution("hyle").metadata.get_all("Provides-Extra") or ()) - {"train"}
-    versions = closure("hyle", extras)
-    del versions["hyle"]
+    """Print the constraints of hyle with every extra, but for torch, which its extra pins."""
+    versions = closure("hyle", frozenset(distribution("hyle").metadata.get_all("Provides-Extra") or ()))
+    for unpinned in ("hyle", "torch"):
+        versions.pop(unpinned, None)
     sys.stdout.write(HEADER + "".join(f"{name}=={version}\n" for name, version in sorted(versions.items())))
     return 0
 

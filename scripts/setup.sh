@@ -58,7 +58,9 @@ install_packages() {
   say "installing hyle[$extra] into $venv"
   # Old pips build some packages that new ones find as wheels.
   "$venv/bin/python" -m pip install -q --upgrade pip
-  "$venv/bin/python" -m pip install -q -c constraints.txt -e ".[$extra]" || {
+  local wanted=$extra
+  [ "$extra" = dev ] && wanted=dev,demo,train
+  "$venv/bin/python" -m pip install -q -c constraints.txt -e ".[$wanted]" || {
     say "pip could not install. See that a package index can be reached, then run the same command again."
     exit 1
   }
@@ -77,6 +79,10 @@ debian_packages() {
   command -v chromedriver >/dev/null || echo chromium-driver
   [ -e /usr/lib/ladspa/valve_1209.so ] || echo swh-plugins
   ldconfig -p | grep -q libportaudio || echo libportaudio2
+  ldconfig -p | grep -q libiio || echo libiio0
+  command -v g++ >/dev/null || echo g++
+  pkg-config --exists cairo 2>/dev/null || printf 'pkg-config\nlibcairo2-dev\n'
+  command -v npm >/dev/null || printf 'nodejs\nnpm\n'
   ls /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so >/dev/null 2>&1 || echo libasound2-plugins
 }
 
@@ -92,6 +98,27 @@ ensure_debian() {
   say "apt-get could not bring: ${missing[*]}. Tests that need them are skipped; without mosquitto the demo uses its embedded broker."
 }
 
+# The circuit simulator that wires are held against; it builds on this machine and may not.
+ensure_oracles() {
+  [ "$extra" = dev ] || return 0
+  "$venv/bin/python" -c 'import badcrossbar' 2>/dev/null && return 0
+  [ -e "$venv/.no-oracles" ] && return 0
+  "$venv/bin/python" -m pip install -q -c constraints.txt -e ".[oracles]" >/dev/null 2>&1 && return 0
+  touch "$venv/.no-oracles"
+  say "badcrossbar could not be built; tests against it are skipped."
+}
+
+# The example device in JavaScript, for the test of drivers in another language.
+ensure_node_example() {
+  local example=examples/substrate_node
+  [ "$extra" = dev ] && command -v npm >/dev/null || return 0
+  [ -d "$example/node_modules" ] && return 0
+  timeout 180 npm install --prefix "$example" --no-package-lock --ignore-scripts --no-audit --no-fund --silent >/dev/null 2>&1 ||
+    say "npm could not install what $example needs; its tests are skipped."
+}
+
 if ! [ -x "$venv/bin/python" ] || ! new_enough "$venv/bin/python"; then make_venv; fi
 if ! [ -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then install_packages; fi
 ensure_debian
+ensure_oracles
+ensure_node_example
