@@ -62,7 +62,9 @@ def seconds(work: Callable[[], object], least_s: float = 0.15) -> float:
             return taken / count
 
 
-def compare(name: str, plain: Callable[[], object], twin: Callable[[], object], batch: int, rounds: int) -> list[object]:
+def compare(
+    name: str, plain: Callable[[], object], twin: Callable[[], object], batch: int, rounds: int
+) -> list[object]:
     plain(), twin()
     pairs = [(seconds(plain), seconds(twin)) for _ in range(rounds)]
     ratios = [a / b for a, b in pairs]
@@ -92,7 +94,9 @@ def network(folder: Path, batch: int, scratch: Path, rounds: int) -> list[object
     session = ort.InferenceSession(str(folder / "model.onnx"), options)
     with np.load(prepared(folder, "eval", scratch)) as file:
         feed: dict[str, Any] = {i.name: file[i.name][:batch] for i in session.get_inputs()}
-    return compare(f"{folder.name}, batch {batch}", lambda: session.run(None, feed), lambda: body.run(feed), batch, rounds)
+    return compare(
+        f"{folder.name}, batch {batch}", lambda: session.run(None, feed), lambda: body.run(feed), batch, rounds
+    )
 
 
 def main() -> int:
