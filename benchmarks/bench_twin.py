@@ -1,7 +1,7 @@
 """Speed of the twin with all its noise beside the plain float product, one thread, interleaved.
 
-Matrices: beside NumPy's float32 product. Models: beside onnxruntime on the float model. One copy a weight, so that the work
-is comparable with other simulators.
+Matrices: beside NumPy's float32 product. Models: beside onnxruntime on the float model.
+One copy a weight, so that the work is comparable with other simulators.
 
 Run: python benchmarks/bench_twin.py [--rounds N]
 """

@@ -10,6 +10,7 @@ from hyle_protos.inference import inference_pb2 as pb
 from hyle_agent.address import Address
 from hyle_agent.cq_engine import CqEngine
 from hyle_agent.engine import Answer, Call, Method, Service
+from hyle_agent.errors import NotOfferedError, NotReadyError
 
 __all__ = ["answers"]
 
@@ -55,10 +56,10 @@ def answers() -> None:
                 f"/{_PATH}/Echo", pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
             )
             if ask(pb.ModelInferRequest(id="hyle"), timeout=_SECONDS).id != "hyle":
-                raise RuntimeError("another answer came back")
+                raise NotReadyError("Another answer came back.", remedy="Let the agent use the other engine.")
     finally:
         engine.close(_SECONDS)
 
 
 async def _unused(request: Any, call: Call) -> Any:
-    raise NotImplementedError("only the fast way is tested")
+    raise NotOfferedError("Only the fast way is tested.", remedy="Ask the agent itself.")
