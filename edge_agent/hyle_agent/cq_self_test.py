@@ -10,7 +10,7 @@ from hyle_protos.inference import inference_pb2 as pb
 from hyle_agent.address import Address
 from hyle_agent.cq_engine import CqEngine
 from hyle_agent.engine import Answer, Call, Method, Service
-from hyle_agent.errors import NotOfferedError, NotReadyError
+from hyle_agent.errors import NotReadyError
 
 __all__ = ["answers"]
 
@@ -62,4 +62,4 @@ def answers() -> None:
 
 
 async def _unused(request: Any, call: Call) -> Any:
-    raise NotOfferedError("Only the fast way is tested.", remedy="Ask the agent itself.")
+    raise NotReadyError("Only the fast way is tested.", remedy="Ask the agent itself.")

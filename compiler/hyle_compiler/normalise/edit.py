@@ -27,7 +27,9 @@ class Edit:
         """A new initializer; `step` is what one of its integers stands for, where it came from integers."""
         name = self._name()
         tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(
+            name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
         if step is not None:
             value.meta[STEP] = step
         self._graph.register_initializer(value)
