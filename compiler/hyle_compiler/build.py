@@ -99,7 +99,11 @@ def build(
 
 
 def _largest(samples: Samples) -> dict[str, float]:
-    floats = {name: array for name, array in samples.arrays.items() if array.dtype.kind == "f" and array.size}
+    floats = {
+        name: array
+        for name, array in samples.arrays.items()
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.size
+    }
     return {name: float(np.abs(array).max()) for name, array in floats.items()}
 
 

@@ -1,7 +1,7 @@
 """ONNX's own backend test suite, run in this process over a backend.
 
-Run as a program (`python onnx_suite.py BACKEND START STEP`) it runs every STEP-th case from START on and writes one JSON
-line a case, so that a crash of the process is a line that is missing and not the end of the tests.
+Run as a program (`python onnx_suite.py BACKEND START STEP`) it runs every STEP-th case from START on and writes one
+JSON line a case, so that a crash of the process is a line that is missing and not the end of the tests.
 """
 
 from __future__ import annotations

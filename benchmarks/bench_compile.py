@@ -1,0 +1,44 @@
+"""Seconds to compile each sample model of the repository, and where they go."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from hyle_compiler.pipeline import Options, compile_model
+from hyle_substrates.profile import find_profile
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = [ROOT / "hyle" / "demo_data" / "mnist_lenet5", *sorted((ROOT / "tests" / "data").glob("digits_*"))]
+TARGETS = ("ideal", "pcm-generic")
+
+
+def stages(model: Path, target: str, out: Path) -> dict[str, float]:
+    """Seconds of each stage, by the compiler's own words for it."""
+    profile, text = find_profile(target)
+    marks: list[tuple[str, float]] = []
+
+    def note(stage: str) -> None:
+        marks.append((stage.split(":")[0].split(" on ")[0], time.perf_counter()))
+
+    compile_model(model / "model.onnx", model / "calib.npz", profile, text, out, Options(), None, note)
+    ends = [*(at for _, at in marks[1:]), time.perf_counter()]
+    found: dict[str, float] = {}
+    for (stage, begun), end in zip(marks, ends, strict=True):
+        found[stage] = found.get(stage, 0.0) + end - begun
+    return found
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        stages(MODELS[-1], "ideal", Path(folder) / "warm.hyle")
+        for model in MODELS:
+            for target in TARGETS:
+                found = stages(model, target, Path(folder) / "m.hyle")
+                parts = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in found.items())
+                print(f"{model.name:24s} {target:12s} {sum(found.values()):6.2f} s   {parts}")
+
+
+if __name__ == "__main__":
+    main()
