@@ -147,7 +147,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """Everything an agent needs to know to run a bundle; `files` lists every other file but the signature.
 
     `largest_inputs` is the largest magnitude of each float input over the calibration samples: what converters' ranges
-    were made for.
+    were made for. `stackable` says whether samples of several requests may be answered as one batch: the model gave
+    them the same answers together and alone.
     """
 
     format: Literal["hyle-bundle/1"]
@@ -167,6 +168,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     golden: Golden
     files: dict[str, FileEntry]
     largest_inputs: dict[Name, Annotated[float, msgspec.Meta(ge=0.0)]] = {}
+    stackable: bool = True
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -43,12 +43,14 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
     for index in range(len(layer.placed.blocks)):
         copies = [tape.input(f"levels_{index}_{copy}") for copy in range(layer.col_copies)]
         gain = tape.input(f"gain_{index}")
+        # A static range is folded into the gains when the graph is loaded: one pass over the answers less.
+        scale = gain if layer.dynamic else tape.op("Mul", gain, full_scale)
         weights = _weights(tape, layer, copies, unit)
         reads = [_block(tape, layer, index, profile, side, weights, noise) for side in sides]
         read = reads[0] if len(reads) == 1 else tape.op("Sub", *reads)
-        parts.append(tape.inline(io.decode, read, _per_column(tape, layer, gain)))
+        parts.append(tape.inline(io.decode, read, _per_column(tape, layer, scale)))
     summed = parts[0] if len(parts) == 1 else tape.op("Sum", *parts)
-    scaled = tape.op("Mul", summed, full_scale)
+    scaled = tape.op("Mul", summed, full_scale) if layer.dynamic else summed
     tape.op("Add", scaled, _per_column(tape, layer, offset), output="y")
     return tape.function(layer.placed.layer.name)
 

@@ -22,6 +22,7 @@ from hyle_compiler.lower import Lowered, attach, describe_layer, lower
 from hyle_compiler.partition import Candidate
 from hyle_compiler.place import place
 from hyle_compiler.samples import Samples
+from hyle_compiler.stackable import answers_samples_apart
 from hyle_compiler.tensors import PROGRAMMING, digital_weights, layer_tensors, store, write_stored
 
 __all__ = ["Built", "Identity", "build"]
@@ -80,7 +81,7 @@ def build(
     """
     placed = place(layers, profile)
     progress(f"observing {len(placed)} layers on {len(samples)} samples")
-    seen, exact = _observe(folder, model, layers, samples, identity.seed)
+    seen, exact, stackable = _observe(folder, model, layers, samples, identity.seed)
     progress("calibrating converters")
     calibrated = tuple(
         calibrate(layer, seen[layer.layer.name], profile, identity.copies, identity.seed) for layer in placed
@@ -94,7 +95,9 @@ def build(
     else:
         first = {name: array[:GOLDEN_SAMPLES] for name, array in exact.items()}
         write_golden(folder / GOLDEN, samples, first, described, calibrated)
-    manifest = msgspec.structs.replace(manifest, steps=lowered.steps, largest_inputs=_largest(samples))
+    manifest = msgspec.structs.replace(
+        manifest, steps=lowered.steps, largest_inputs=_largest(samples), stackable=stackable
+    )
     return Built(manifest, lowered, calibrated, exact)
 
 
@@ -109,15 +112,16 @@ def _largest(samples: Samples) -> dict[str, float]:
 
 def _observe(
     folder: Path, model: ir.Model, layers: Sequence[Candidate], samples: Samples, seed: int
-) -> tuple[dict[str, Observed], dict[str, Array]]:
+) -> tuple[dict[str, Observed], dict[str, Array], bool]:
     if samples.whole and not layers:
-        return {}, {}
+        return {}, {}, False
     session = float_session(model, [layer.x for layer in layers], folder)
     seen, batches = observe(session, layers, samples, seed)
     if samples.whole:
-        return seen, {}
+        return seen, {}, False
+    stackable = answers_samples_apart(session, model.graph, samples)
     outputs = enumerate(model.graph.outputs)
-    return seen, {str(o.name): np.concatenate([batch[i] for batch in batches]) for i, o in outputs}
+    return seen, {str(o.name): np.concatenate([batch[i] for batch in batches]) for i, o in outputs}, stackable
 
 
 def _info(value: ir.Value) -> TensorInfo:

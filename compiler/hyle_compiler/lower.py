@@ -8,12 +8,14 @@ from pathlib import Path
 
 import onnx_ir as ir
 from hyle_bundle.manifest import Block, Convolution, Layer, Step, Tile
-from hyle_runtime.placement import instance_name
+from hyle_runtime.placement import DEVIATES, instance_name
+from hyle_substrates.deviates import RUN, RUNS
 from hyle_substrates.profile import Profile
 from onnx_ir.passes import common
 
 from hyle_compiler.bodies import DOMAIN, body, input_names
 from hyle_compiler.calibrate import Calibrated
+from hyle_compiler.table_noise import read_noise_from_table
 from hyle_compiler.tensors import Stored
 
 __all__ = ["Lowered", "attach", "describe_layer", "lower"]
@@ -102,6 +104,7 @@ def lower(model: ir.Model, layers: Sequence[Layer], folder: Path) -> Lowered:
     ir.save(model, files["program.onnx"])
     steps = _segments(model, layers, folder, files)
     _open_weights(model, layers)
+    _open_noise(model, layers)
     ir.save(model, files["twin.onnx"])
     return Lowered(files, steps)
 
@@ -125,12 +128,21 @@ def _open_weights(model: ir.Model, layers: Sequence[Layer]) -> None:
             nominal = model.graph.initializers[block.levels]
             places = [i for i, value in enumerate(call.inputs) if value is nominal]
             for copy, place in enumerate(places):
-                call.replace_input_with(place, _instance(model.graph, instance_name(block.levels, copy), nominal))
+                name = instance_name(block.levels, copy)
+                call.replace_input_with(place, _instance(model.graph, name, ir.Shape(nominal.shape or ())))
             del model.graph.initializers[block.levels]
 
 
-def _instance(graph: ir.Graph, name: str, nominal: ir.Value) -> ir.Value:
-    shape = ir.Shape(nominal.shape or ())
+def _open_noise(model: ir.Model, layers: Sequence[Layer]) -> None:
+    """Let an instance supply the table that noise is read from, where there is any."""
+    calls = [node for node in ir.traversal.RecursiveGraphIterator(model.graph) if node.domain == DOMAIN]
+    table = _instance(model.graph, DEVIATES, ir.Shape((RUNS, RUN)))
+    read_noise_from_table(model, {layer.name: layer for layer in layers}, calls, table)
+    if not table.uses():
+        del model.graph.initializers[DEVIATES]
+
+
+def _instance(graph: ir.Graph, name: str, shape: ir.Shape) -> ir.Value:
     size = 4
     for dimension in shape:
         size *= int(dimension)  # type: ignore[arg-type]

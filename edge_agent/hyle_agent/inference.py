@@ -110,7 +110,8 @@ def plan_of(loaded: Loaded) -> Plan:
     plan: Plan | None = loaded.plan
     if plan is None:
         manifest = loaded.manifest
-        stackable = all(info.shape[:1] == (-1,) for info in (*manifest.inputs, *manifest.outputs))
+        free = all(info.shape[:1] == (-1,) for info in (*manifest.inputs, *manifest.outputs))
+        stackable = manifest.stackable and free
         inputs = {info.name: info for info in manifest.inputs}
         outputs = {info.name: info for info in manifest.outputs}
         limits = {name: HEADROOM * most for name, most in manifest.largest_inputs.items() if most and manifest.layers}

@@ -10,16 +10,26 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime as ort
 from hyle_bundle.manifest import Layer, Manifest
+from hyle_substrates.deviates import deviates
 from hyle_substrates.driver import Driver, SimulatedMatter
 from hyle_substrates.host import Compensation, HostLayer, compensate, probe, unit_probe
 
 from hyle_runtime import sessions
-from hyle_runtime.placement import Tensors, corrections, host_layer, instance_weights, layers_by_name, program_layer
+from hyle_runtime.placement import (
+    DEVIATES,
+    Tensors,
+    corrections,
+    host_layer,
+    instance_weights,
+    layers_by_name,
+    program_layer,
+)
 
 __all__ = ["Body", "SelfTest"]
 
 Array = np.ndarray[Any, Any]
-SELF_TEST_BATCH = 64
+PORTION_BYTES = 2**19
+SMALLEST_PORTION = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,7 @@ class Body:
         self._before: dict[str, list[Array]] = {}
         self._fused = fused and isinstance(driver, SimulatedMatter)
         self._whole: ort.InferenceSession | None = None
+        self._portion = _portion(manifest)
         self._segments: list[ort.InferenceSession | None] = []
         self.corrections: dict[str, Compensation] = {}
 
@@ -105,9 +116,11 @@ class Body:
             One array for each of the model's outputs.
         """
         names = [output.name for output in self.manifest.outputs]
-        if self._whole is not None:
-            return dict(zip(names, self._whole.run(names, dict(inputs)), strict=True))
-        return self._step_by_step(inputs, names)
+        if self._whole is None:
+            return self._step_by_step(inputs, names)
+        parts = [self._whole.run(names, feed) for feed in self._portions(inputs)]
+        answers = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return dict(zip(names, answers, strict=True))
 
     def self_test(self) -> SelfTest:
         """Run the golden vectors and compare with the exact model."""
@@ -136,6 +149,14 @@ class Body:
         """Energy of the matrix products of `samples` inferences by the profile's constants, 0 if they give none."""
         return samples * self._profile.cost.mvm_energy_j * sum(self._reads(layer) for layer in self.manifest.layers)
 
+    def _portions(self, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
+        """Cut a large batch so that what lies between two operators stays in the processor's cache."""
+        sizes = {len(array) for array in inputs.values()} if self._portion else {1}
+        if len(sizes) != 1 or max(sizes) <= self._portion or not self._portion:
+            return [dict(inputs)]
+        starts = range(0, max(sizes), self._portion)
+        return [{name: array[s : s + self._portion] for name, array in inputs.items()} for s in starts]
+
     def _reads(self, layer: Layer) -> float:
         """Tile reads of one inference: every vector drives all of the layer's tiles."""
         passes = 2 if layer.polarity == "two-pass" else 1
@@ -157,6 +178,8 @@ class Body:
     def _instance(self) -> dict[str, Array]:
         matter = cast(SimulatedMatter, self._driver)
         replace: dict[str, Array] = {}
+        if self.manifest.layers and self._profile.noise_factor:
+            replace[DEVIATES] = deviates() * np.float32(0.0 if self._noiseless else self._profile.noise_factor)
         for layer in self.manifest.layers:
             replace |= corrections(layer, self.corrections[layer.name])
             if self._noiseless:
@@ -180,3 +203,16 @@ class Body:
     def _corrected(self, name: str) -> HostLayer:
         host, correction = self._hosts[name], self.corrections[name]
         return HostLayer(host.blocks, host.dynamic, host.full_scale, correction.gain, correction.offset, host.geometry)
+
+
+def _portion(manifest: Manifest) -> int:
+    """Samples that are answered at once; 0 where the model must see its batch whole."""
+    values = (*manifest.inputs, *manifest.outputs)
+    if not manifest.stackable or not manifest.layers or any(info.shape[:1] != (-1,) for info in values):
+        return 0
+    widest = max(
+        4 * layer.macs // (layer.rows * layer.cols) * max(layer.cols * block.col_copies, 1)
+        for layer in manifest.layers
+        for block in layer.blocks
+    )
+    return int(max(SMALLEST_PORTION, PORTION_BYTES // max(widest, 1)))

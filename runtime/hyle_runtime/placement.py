@@ -12,6 +12,7 @@ from hyle_substrates.driver import Driver, ProgramReport
 from hyle_substrates.host import BlockTiles, Compensation, Geometry, HostLayer
 
 __all__ = [
+    "DEVIATES",
     "Tensors",
     "block_matrix",
     "host_layer",
@@ -110,6 +111,9 @@ def program_layer(driver: Driver, layer: Layer, tensors: Tensors, tiles: Mapping
         targets = copied if copied.dtype.kind == "f" else copied.astype(np.int32)
         reports.append(driver.program(tiles[tile.index], targets))
     return reports
+
+
+DEVIATES = "hyle.physical/deviates"
 
 
 def instance_name(levels: str, copy: int) -> str:

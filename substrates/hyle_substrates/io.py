@@ -38,8 +38,9 @@ def encode(x: Any, full_scale: Any, levels: int) -> Any:
     Returns:
         Codes from -levels to levels, the shape of `x`; for a continuous converter `x / full_scale`.
     """
-    ratio = x / (full_scale + TINY)
-    return round_through(_clip(ratio, 1.0) * levels) if levels else ratio
+    if not levels:
+        return x / (full_scale + TINY)
+    return round_through(_clip(x * (levels / (full_scale + TINY)), float(levels)))
 
 
 def sides(codes: Any, polarity: Polarity) -> tuple[Any, ...]:
@@ -73,7 +74,7 @@ def readout(total: Any, deviate: Any, noise: Any, levels: int) -> Any:
     Args:
         total: Sums over the rows, in ADC codes, any shape.
         deviate: Standard normal deviates, the shape of `total`, or None without noise.
-        noise: Standard deviation of the output noise in ADC codes.
+        noise: Standard deviation of the output noise in ADC codes; broadcasts against `total`.
         levels: Highest code; 0 for a continuous converter without limits.
 
     Returns:
