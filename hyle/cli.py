@@ -35,6 +35,7 @@ VERBS = {
     "watch": "live view of the fleet from its telemetry",
     "check-driver": "hold a driver and its device to the contract",
     "check-substrate": "hold a kind of physics to its contract",
+    "fit": "fit the digital twin of an attached black box",
     "demo": "the whole way on this machine",
 }
 

@@ -23,6 +23,7 @@ from hyle_agent.drivers.sound import Sound
 __all__ = ["connect"]
 
 LONGEST_S = 20.0
+WAIT_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,17 @@ class _Link:
         self._claim.release()
 
     def _one(self, values: Floats) -> Floats:
+        """Play until nothing is lost: each time the recording lasts longer, and a long sound is played in halves."""
         played = self._settings.sound(values)
-        for _ in range(self._settings.retries + 1):
-            heard = self._sound.exchange(played, max(0.2, self._latency_s), self._settings.timeout_s)
+        for attempt in range(self._settings.retries + 1):
+            wait_s = max(0.2, self._latency_s) + WAIT_S * attempt
+            heard = self._sound.exchange(played, wait_s, self._settings.timeout_s)
             if heard is not None:
                 return self._settings.readings(heard[1])
             self._retries += 1
+            if attempt and len(values) > 1:
+                middle = len(values) // 2
+                return np.concatenate([self._one(values[:middle]), self._one(values[middle:])])
         raise DeviceError(
             f"Frames were lost in each of {self._settings.retries + 1} attempts.",
             remedy="Leave the machine more time, choose a larger latency, or raise the volume.",
