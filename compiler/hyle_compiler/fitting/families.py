@@ -17,7 +17,7 @@ MOST_PAIRS = 2000
 BANDWIDTHS = (0.5, 1.0, 2.0)
 GAIN = 0.98
 """Share of the best error so far that a further family must stay below: the simpler one is kept in a draw."""
-ENOUGH = 1.25
+ENOUGH = 1.5
 """Squared errors this many times the device's own noise are not improved upon."""
 
 

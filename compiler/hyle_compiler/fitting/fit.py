@@ -78,6 +78,9 @@ def fit_device(
     measured = measure(
         box, info, plan, kept, key=_key(info, samples, options), limit_s=options.limit_s, progress=progress
     )
+    if len(measured.readings) >= LEAST and not np.ptp(measured.readings, axis=0).any():
+        kept.unlink(missing_ok=True)
+        raise FitError("The readings do not follow the inputs.", remedy="Check that output and input are joined.")
     record, model = _fitted(info, measured, name, options, progress)
     progress("writing the twin")
     with replacing(out) as file:
@@ -96,9 +99,7 @@ def _fitted(
             remedy="Run the same command again to go on, or allow more time with --limit.",
         )
     train, validation, _ = measured.plan.roles(count)
-    values, spread = measured.plan.values[:count], read[train].std(axis=0)
-    if not spread.max() > 0.0:
-        raise FitError("The readings do not follow the inputs.", remedy="Check that output and input are joined.")
+    values = measured.plan.values[:count]
     pairs = (values[train], read[train]), (values[validation], read[validation])
     twin = choose(*pairs, Range(info.low, info.high), noise_power(measured), options.seed, progress)
     known: dict[str, Any] = judge(twin.predict(values), measured, read[train].mean(axis=0), options.seed)

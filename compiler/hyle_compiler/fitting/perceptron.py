@@ -8,7 +8,7 @@ from hyle_compiler.fitting.twin import Features, Floats
 
 __all__ = ["train_projection"]
 
-STEPS = 3000
+STEPS = 2000
 BATCH = 128
 RATE = 3e-3
 MOST_OUTPUTS = 64
