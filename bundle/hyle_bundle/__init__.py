@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hyle_bundle.manifest import Manifest, ManifestError, decode_manifest, encode_manifest
     from hyle_bundle.signature import verify_manifest
     from hyle_bundle.statement import SignatureError
+    from hyle_bundle.tensor_writer import TensorWriter
     from hyle_bundle.tensors import TensorError, TensorFile, TensorSpec, tensor_layout, write_tensors
     from hyle_bundle.writer import sign_bundle, write_bundle
 
@@ -26,6 +27,7 @@ __all__ = [
     "TensorError",
     "TensorFile",
     "TensorSpec",
+    "TensorWriter",
     "decode_manifest",
     "encode_manifest",
     "generate_key",
@@ -47,6 +49,7 @@ _HOMES = {
     "signature": ("verify_manifest",),
     "statement": ("SignatureError",),
     "tensors": ("TensorError", "TensorFile", "TensorSpec", "tensor_layout", "write_tensors"),
+    "tensor_writer": ("TensorWriter",),
     "writer": ("sign_bundle", "write_bundle"),
 }
 

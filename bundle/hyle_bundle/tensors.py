@@ -17,7 +17,16 @@ from hyle_bundle.atomic import replacing
 from hyle_bundle.tensor_file import TensorFile
 from hyle_bundle.tensor_spec import DTYPES, MAX_HEADER_BYTES, Array, TensorError, TensorSpec
 
-__all__ = ["DTYPES", "TensorData", "TensorError", "TensorFile", "TensorSpec", "tensor_layout", "write_tensors"]
+__all__ = [
+    "DTYPES",
+    "TensorData",
+    "TensorError",
+    "TensorFile",
+    "TensorSpec",
+    "plan_tensors",
+    "tensor_layout",
+    "write_tensors",
+]
 
 ALIGNMENT = 64
 
@@ -32,7 +41,7 @@ def tensor_layout(specs: Iterable[TensorSpec]) -> dict[str, tuple[int, int]]:
     Raises:
         TensorError: A name occurs twice or is reserved, or a type or shape is impossible.
     """
-    return _plan(list(specs))[1]
+    return plan_tensors(list(specs))[1]
 
 
 def write_tensors(path: Path, tensors: Iterable[tuple[TensorSpec, TensorData]]) -> dict[str, tuple[int, int]]:
@@ -53,7 +62,7 @@ def write_tensors(path: Path, tensors: Iterable[tuple[TensorSpec, TensorData]]) 
         OutputError: The target cannot be written.
     """
     pairs = list(tensors)
-    header, layout = _plan([spec for spec, _ in pairs])
+    header, layout = plan_tensors([spec for spec, _ in pairs])
     by_name = {spec.name: (spec, data) for spec, data in pairs}
     with replacing(path) as file:
         file.write(header)
@@ -62,7 +71,8 @@ def write_tensors(path: Path, tensors: Iterable[tuple[TensorSpec, TensorData]]) 
     return layout
 
 
-def _plan(specs: Sequence[TensorSpec]) -> tuple[bytes, dict[str, tuple[int, int]]]:
+def plan_tensors(specs: Sequence[TensorSpec]) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """Return a file's header, and offset in the file and bytes of each tensor; errors as for `tensor_layout`."""
     records, spans, position = {}, {}, 0
     for spec in sorted((spec.check() for spec in specs), key=lambda spec: (-DTYPES[spec.dtype].itemsize, spec.name)):
         if spec.name in records:

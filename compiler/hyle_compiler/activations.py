@@ -16,7 +16,7 @@ from hyle_compiler.errors import CalibrationError, ModelError
 from hyle_compiler.partition import Candidate
 from hyle_compiler.samples import Samples
 
-__all__ = ["Observed", "float_session", "observe", "run_in_batches"]
+__all__ = ["Collector", "Observed", "float_session", "observe", "run_in_batches"]
 
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
 PROBES = 256
@@ -107,7 +107,7 @@ def observe(
     inputs = {i.name for i in session.get_inputs()}
     names = [o.name for o in session.get_outputs()]
     collectors = {
-        layer.name: _Collector(layer, len(samples), np.random.default_rng([seed, i])) for i, layer in enumerate(layers)
+        layer.name: Collector(layer, len(samples), np.random.default_rng([seed, i])) for i, layer in enumerate(layers)
     }
     outputs: list[list[np.ndarray[Any, Any]]] = []
     for feed in samples.batches(BATCH):
@@ -119,11 +119,11 @@ def observe(
     return {name: collector.finish() for name, collector in collectors.items()}, outputs
 
 
-class _Collector:
+class Collector:
     """Draws an even share of a layer's vectors from every batch."""
 
-    def __init__(self, layer: Candidate, samples: int, rng: np.random.Generator) -> None:
-        self._layer, self._samples, self._rng = layer, samples, rng
+    def __init__(self, layer: Candidate, samples: int, rng: np.random.Generator, probes: int = PROBES) -> None:
+        self._layer, self._samples, self._rng, self._probes = layer, samples, rng, probes
         self._vectors: list[Float32s] = []
         self._scales: list[Float32s] = []
         self._magnitudes: list[Float32s] = []
@@ -131,6 +131,7 @@ class _Collector:
         self._count = 0
 
     def add(self, x: Float32s) -> None:
+        """Take a batch of the layer's input; CalibrationError where it is not finite."""
         if not x.size:
             return
         if not np.isfinite(x).all():
@@ -142,7 +143,7 @@ class _Collector:
         scale = sample_scale(x, geometry)
         lead = x.shape[:-1] if geometry is None else (x.shape[0], *geometry.output_shape(x.shape[2:]))
         total = int(np.prod(lead))
-        share = min(total, -(-PROBES * len(x) // self._samples) + 1)
+        share = min(total, -(-self._probes * len(x) // self._samples) + 1)
         picks = np.sort(self._rng.choice(total, share, replace=False))
         if geometry is None:
             self._vectors.append(x.reshape(-1, x.shape[-1])[picks])
@@ -157,12 +158,13 @@ class _Collector:
         self._count += total
 
     def finish(self) -> Observed:
+        """What was seen."""
         if not self._vectors:
             nothing = np.zeros((1, self._layer.matrix.shape[0]), dtype=np.float32)
             return Observed(nothing, np.ones(1, dtype=np.float32), nothing.reshape(-1), 0.0, 0.0)
         vectors, scales = np.concatenate(self._vectors), np.concatenate(self._scales)
-        if len(vectors) > PROBES:
-            keep = np.sort(self._rng.choice(len(vectors), PROBES, replace=False))
+        if len(vectors) > self._probes:
+            keep = np.sort(self._rng.choice(len(vectors), self._probes, replace=False))
             vectors, scales = vectors[keep], scales[keep]
         magnitudes = np.concatenate(self._magnitudes)
         return Observed(vectors, scales, magnitudes, self._largest, self._count / self._samples)

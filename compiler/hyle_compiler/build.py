@@ -19,6 +19,7 @@ from hyle_compiler.calibrate import Calibrated, calibrate
 from hyle_compiler.evaluate import DATATYPES
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, write_golden
 from hyle_compiler.lower import Lowered, attach, describe_layer, lower
+from hyle_compiler.matrices import only_feeds
 from hyle_compiler.partition import Candidate
 from hyle_compiler.place import place
 from hyle_compiler.samples import Samples
@@ -154,11 +155,10 @@ def _manifest(model: ir.Model, profile: Profile, identity: Identity, layers: Seq
 def _write_graphs(
     folder: Path, model: ir.Model, layers: Sequence[Layer], calibrated: Sequence[Calibrated], profile: Profile
 ) -> Lowered:
-    physical = {id(layer.placed.layer.node) for layer in calibrated}
+    physical = {layer.placed.layer.node for layer in calibrated}
     makers = digital_weights(model.graph)
     for name in list(makers):
-        uses = model.graph.initializers[name].uses()
-        if uses and all(id(node) in physical for node, _ in uses):
+        if only_feeds(model.graph.initializers[name], physical):
             del makers[name]
     for layer, measured in zip(layers, calibrated, strict=True):
         makers |= layer_tensors(layer, measured, profile.noise_factor)

@@ -14,9 +14,9 @@ from hyle_substrates.substrate import load_substrate
 from hyle_substrates.wires import loaded
 
 from hyle_compiler.activations import Observed
-from hyle_compiler.place import Placed
+from hyle_compiler.place import Placed, Spans
 
-__all__ = ["Calibrated", "calibrate"]
+__all__ = ["Calibrated", "calibrate", "polarity_of", "room"]
 
 Array = np.ndarray[Any, Any]
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
@@ -32,7 +32,7 @@ class Calibrated:
     `gain` (blocks by columns) is the value of one ADC code at full scale 1; `offset` (columns) in output units.
     `codes`, `scales` and `wanted` are the probes: DAC codes (vectors by rows), full scale of each, and the exact
     answers (vectors by columns) without bias. `error` is the expected relative root-mean-square error of the layer:
-    converters, read noise, and the matter at one day.
+    converters, read noise, and the matter at one day. `nonzero` counts the weights other than zero, if it is known.
     """
 
     placed: Placed
@@ -49,6 +49,7 @@ class Calibrated:
     positions: float
     polarity: io.Polarity = "signed"
     reference: float = 0.0
+    nonzero: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +62,14 @@ class _Choice:
     scales: Float32s
 
 
-def calibrate(placed: Placed, seen: Observed, profile: Profile, copies: int | None, seed: int) -> Calibrated:
+def calibrate(
+    placed: Placed,
+    seen: Observed,
+    profile: Profile,
+    copies: int | None,
+    seed: int,
+    most: tuple[int, int] | None = None,
+) -> Calibrated:
     """Try the ranges and copies that the profile and the tiles allow and keep those of least expected error.
 
     Args:
@@ -70,9 +78,10 @@ def calibrate(placed: Placed, seen: Observed, profile: Profile, copies: int | No
         profile: The target.
         copies: Most copies of a weight; None for as many as there is room for.
         seed: Seed of the write errors that the choice expects.
+        most: Most copies below and beside each other, where `placed` is but a part of the layer.
     """
     wanted = (seen.vectors.astype(np.float64) @ placed.layer.matrix).astype(np.float32)
-    rows, cols = _room(placed, profile, copies)
+    rows, cols = room(placed, profile, copies) if most is None else most
     matter = _matter_variance(placed, seen, profile, seed) / cols
     options = [
         choice
@@ -109,13 +118,13 @@ def polarity_of(seen: Observed, profile: Profile) -> io.Polarity:
     return "two-pass" if seen.vectors.size and float(seen.vectors.min()) < 0.0 else "positive"
 
 
-def _room(placed: Placed, profile: Profile, copies: int | None) -> tuple[int, int]:
+def room(placed: Placed | Spans, profile: Profile, copies: int | None) -> tuple[int, int]:
     """Most copies below and beside each other."""
     if profile.weights.levels == 0 or copies == 1:
         return 1, 1
-    tallest = max(block.rows[1] - block.rows[0] for block in placed.blocks)
-    rows = profile.array.rows // tallest
-    single = all(len(block.tiles) == 1 for block in placed.blocks)
+    blocks = [b if isinstance(b, tuple) else (b.rows, b.tiles) for b in placed.blocks]
+    rows = profile.array.rows // max(span[1] - span[0] for span, _ in blocks)
+    single = all(len(tiles) == 1 for _, tiles in blocks)
     cols = min(profile.array.cols // placed.layer.matrix.shape[1], MOST_COLUMN_COPIES) if single else 1
     if copies is None:
         return max(rows, 1), max(cols, 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 from hyle_bundle.manifest import Block, Convolution, Layer, Step, Tile
+from hyle_bundle.tensor_spec import DTYPES
 from hyle_runtime.placement import DEVIATES, instance_name
 from hyle_substrates.deviates import RUN, RUNS
 from hyle_substrates.profile import Profile
@@ -111,7 +112,7 @@ def lower(model: ir.Model, layers: Sequence[Layer], folder: Path) -> Lowered:
 
 def _initializer(graph: ir.Graph, name: str, tensors: Mapping[str, Stored]) -> ir.Value:
     stored = tensors[name]
-    dtype = ir.DataType.from_numpy(stored.make().dtype)
+    dtype = ir.DataType.from_numpy(DTYPES[stored.spec.dtype])
     value = ir.Value(
         name=name, shape=ir.Shape(stored.spec.shape), type=ir.TensorType(dtype), const_value=stored.external(dtype)
     )

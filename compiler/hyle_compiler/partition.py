@@ -11,6 +11,7 @@ import onnx_ir as ir
 from hyle_substrates.host import Geometry
 
 from hyle_compiler.errors import ModelError
+from hyle_compiler.matrices import FLOATS, StoredMatrix, constant_behind, is_stored
 from hyle_compiler.normalise.edit import step_of
 
 __all__ = ["Candidate", "Digital", "Partition", "partition"]
@@ -22,8 +23,9 @@ Float32s = np.ndarray[Any, np.dtype[np.float32]]
 class Candidate:
     """An operator that is a matrix product with a constant matrix.
 
-    `matrix` is rows by columns (a view where it can be); `bias` one value a column; `x` and `y` are the operator's
-    variable input and its output. `step` is what one integer of a quantised column stands for, or None.
+    `matrix` is rows by columns (a view where it can be, or a `StoredMatrix`); `bias` one value a column; `x` and `y`
+    are the operator's variable input and its output. `step` is what one integer of a quantised column stands for, or
+    None.
     """
 
     name: str
@@ -58,8 +60,13 @@ class StaysDigitalError(Exception):
     """A reason why an operator stays digital."""
 
 
-def partition(model: ir.Model) -> Partition:
-    """Find the operators that a matrix substrate can run: MatMul, Gemm and Conv with constant weights."""
+def partition(model: ir.Model, *, stored: bool = False) -> Partition:
+    """Find the operators that a matrix substrate can run: MatMul, Gemm and Conv with constant weights.
+
+    Args:
+        model: The simplified model.
+        stored: Leave large matrices of external data where they are (see `StoredMatrix`).
+    """
     physical: list[Candidate] = []
     digital: list[Digital] = []
     names: set[str] = set()
@@ -68,7 +75,7 @@ def partition(model: ir.Model) -> Partition:
         if reader is None:
             continue
         try:
-            physical.append(reader(node, _layer_name(node, names)))
+            physical.append(reader(node, _layer_name(node, names), stored))
         except StaysDigitalError as reason:
             digital.append(Digital(node.name or node.op_type, node.op_type, str(reason)))
         except (TypeError, ValueError, IndexError, AttributeError) as error:
@@ -93,15 +100,31 @@ def _layer_name(node: ir.Node, taken: set[str]) -> str:
     return name
 
 
-def _constant(value: ir.Value | None, what: str) -> Float32s:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    if tensor is None:
+def _known(value: ir.Value | None, what: str) -> tuple[ir.TensorProtocol, bool]:
+    """A constant whose value is float32, and whether the value is it turned."""
+    found = constant_behind(value)
+    if found is None:
         raise StaysDigitalError(f"its {what} is computed at run time")
-    if tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE):
-        raise StaysDigitalError(f"its {what} is of type {tensor.dtype.name}")
-    if tensor.dtype is not ir.DataType.FLOAT:
-        raise StaysDigitalError(f"its {what} is of type {tensor.dtype.name}; only float32 goes on physics")
-    return np.asarray(tensor.numpy())
+    tensor, turned, kind = found
+    if kind not in FLOATS or tensor.dtype not in FLOATS:
+        raise StaysDigitalError(f"its {what} is of type {kind.name}")
+    if kind is not ir.DataType.FLOAT:
+        raise StaysDigitalError(f"its {what} is of type {kind.name}; only float32 goes on physics")
+    return tensor, turned
+
+
+def _constant(value: ir.Value | None, what: str) -> Float32s:
+    tensor, turned = _known(value, what)
+    array = np.asarray(tensor.numpy())
+    return np.asarray(array.T if turned else array, dtype=np.float32)
+
+
+def _weight(value: ir.Value | None, what: str, stored: bool) -> Any:
+    """A matrix; with `stored` a large one is left where it is."""
+    tensor, turned = _known(value, what)
+    if stored and is_stored(tensor) and len(tensor.shape) == 2:
+        return StoredMatrix(tensor, turned)
+    return _constant(value, what)
 
 
 def _input(node: ir.Node, index: int) -> ir.Value:
@@ -116,24 +139,25 @@ def _attribute(node: ir.Node, name: str, default: Any) -> Any:
     return default if attribute is None else attribute.value
 
 
-def _matmul(node: ir.Node, name: str) -> Candidate:
+def _matmul(node: ir.Node, name: str, stored: bool) -> Candidate:
     if _is_constant(node.inputs[0]):
         raise StaysDigitalError("its constant is the left operand")
-    matrix = _constant(node.inputs[1], "right operand")
+    matrix = _weight(node.inputs[1], "right operand", stored)
     if matrix.ndim != 2:
         raise StaysDigitalError(f"its constant has {matrix.ndim} dimensions")
     bias = np.zeros(matrix.shape[1], dtype=np.float32)
     return _candidate(name, node, "matmul", matrix, bias, None, _step(node, matrix))
 
 
-def _gemm(node: ir.Node, name: str) -> Candidate:
+def _gemm(node: ir.Node, name: str, stored: bool) -> Candidate:
     if _attribute(node, "transA", 0):
         raise StaysDigitalError("its input is transposed")
-    matrix = _constant(node.inputs[1], "weight")
+    matrix = _weight(node.inputs[1], "weight", stored)
     if _attribute(node, "transB", 0):
         matrix = matrix.T
     alpha, beta = float(_attribute(node, "alpha", 1.0)), float(_attribute(node, "beta", 1.0))
-    matrix = matrix if alpha == 1.0 else (matrix * np.float32(alpha)).astype(np.float32)
+    if alpha != 1.0:
+        matrix = matrix.times(alpha) if isinstance(matrix, StoredMatrix) else matrix * np.float32(alpha)
     bias = np.zeros(matrix.shape[1], dtype=np.float32)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         given = _constant(node.inputs[2], "bias")
@@ -144,23 +168,33 @@ def _gemm(node: ir.Node, name: str) -> Candidate:
     return _candidate(name, node, "matmul", matrix, bias, None, step)
 
 
-def _conv(node: ir.Node, name: str) -> Candidate:
-    weight = _constant(node.inputs[1], "weight")
+def _conv(node: ir.Node, name: str, stored: bool) -> Candidate:
+    shape, matrix = _kernels(node, stored)
     group = int(_attribute(node, "group", 1))
     if group != 1:
         raise StaysDigitalError(f"it has {group} groups")
-    axes = weight.ndim - 2
+    axes = len(shape) - 2
     if axes < 1:
         raise StaysDigitalError("it has no spatial axis")
-    kernel = tuple(weight.shape[2:])
+    kernel = tuple(shape[2:])
     strides = tuple(_attribute(node, "strides", (1,) * axes))
     dilations = tuple(_attribute(node, "dilations", (1,) * axes))
     geometry = Geometry(kernel, strides, _pads(node, kernel, strides, dilations), dilations)
-    bias = np.zeros(weight.shape[0], dtype=np.float32)
+    bias = np.zeros(shape[0], dtype=np.float32)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         bias = _constant(node.inputs[2], "bias")
-    matrix = weight.reshape(weight.shape[0], -1).T
     return _candidate(name, node, "conv", matrix, bias, geometry, _step(node, matrix, turned=True))
+
+
+def _kernels(node: ir.Node, stored: bool) -> tuple[tuple[int, ...], Any]:
+    """Shape of a convolution's weight, and its matrix."""
+    tensor, turned = _known(node.inputs[1], "weight")
+    shape = tuple(int(size) for size in tensor.shape.numpy())
+    if turned or not shape:
+        raise StaysDigitalError("its weight is no stack of kernels")
+    if stored and is_stored(tensor):
+        return shape, StoredMatrix(tensor, True)
+    return shape, _constant(node.inputs[1], "weight").reshape(shape[0], -1).T
 
 
 def _step(node: ir.Node, matrix: Float32s, turned: bool = False) -> Float32s | None:
@@ -213,9 +247,9 @@ def _candidate(
         raise StaysDigitalError("its input is a constant")
     if matrix.size == 0:
         raise StaysDigitalError("its weight is empty")
-    if not np.any(matrix):
+    if not isinstance(matrix, StoredMatrix) and not np.any(matrix):
         raise StaysDigitalError("all its weights are zero")
     return Candidate(name, node, op, x, node.outputs[0], matrix, bias, geometry, step)
 
 
-READERS: dict[str, Callable[[ir.Node, str], Candidate]] = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv}
+READERS: dict[str, Callable[[ir.Node, str, bool], Candidate]] = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv}

@@ -73,7 +73,8 @@ def _own_macs(layer: Layer, measured: Calibrated) -> int:
     if re.search(r"_copy[1-9]$", layer.name):
         return 0
     matrix = measured.placed.layer.matrix
-    return round(layer.macs * np.count_nonzero(matrix) / matrix.size)
+    nonzero = np.count_nonzero(matrix) if measured.nonzero is None else measured.nonzero
+    return round(layer.macs * nonzero / matrix.size)
 
 
 def _warnings(float_score: float, evaluation: Mapping[str, Any]) -> list[str]:
