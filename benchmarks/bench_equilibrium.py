@@ -1,6 +1,6 @@
 """Equilibrium propagation on a settling resistor network: digits of MNIST, and the gradient as the nudge goes to 0.
 
-Run: python benchmarks/bench_equilibrium.py [--model DIR] [--epochs 8] [--hidden 128] [--seconds 300]
+Run: python benchmarks/bench_equilibrium.py [--model DIR] [--epochs 40] [--hidden 256] [--shift 1] [--seconds 600]
 DIR (or HYLE_MODELS/mnist_lenet5) holds model.onnx, train.npz and eval.npz; without it only the gradient is measured.
 Every resistor divides its step by a running mean square of its own gradient: it needs nothing but its own voltages.
 """
@@ -57,11 +57,21 @@ def load(folder: Path, split: str, scratch: Path) -> tuple[Array, Array]:
     return (x - x.min()) / (x.max() - x.min()), labels
 
 
+def moved(batch: Array, reach: int, rng: np.random.Generator) -> Array:
+    """Images shifted by up to `reach` pixels both ways."""
+    size = int(np.sqrt(batch.shape[1]))
+    wide = np.pad(batch.reshape(-1, size, size), ((0, 0), (reach, reach), (reach, reach)))
+    dy, dx = rng.integers(0, 2 * reach + 1, (2, len(batch)))
+    rows, cols = dy[:, None, None] + np.arange(size)[:, None], dx[:, None, None] + np.arange(size)
+    return wide[np.arange(len(batch))[:, None, None], rows, cols].reshape(len(batch), -1)
+
+
 def train(args: argparse.Namespace) -> list[list[object]]:
     with tempfile.TemporaryDirectory() as scratch:
         x, y = load(args.model, "train", Path(scratch))
         held, wanted = load(args.model, "eval", Path(scratch))
-    net = ResistorNetwork([x.shape[1], args.hidden, 10], seed=args.seed, gain=100.0, g_min=1e-6, tolerance=1e-4)
+    sizes = [x.shape[1], args.hidden, 10]
+    net = ResistorNetwork(sizes, seed=args.seed, gain=100.0, g_min=1e-6, tolerance=1e-4, dtype=np.float32)
     rng, targets, began = np.random.default_rng(args.seed), np.eye(10), time.monotonic()
     power: list[Array] = []
     rows: list[list[object]] = []
@@ -69,11 +79,13 @@ def train(args: argparse.Namespace) -> list[list[object]]:
         order = rng.permutation(len(x))
         for first in range(0, len(order) - BATCH + 1, BATCH):
             which = order[first : first + BATCH]
-            gradients, _ = net.equilibrium_gradient(x[which], targets[y[which]], BETA)
+            inputs = moved(x[which], args.shift, rng)
+            gradients, _ = net.equilibrium_gradient(inputs, targets[y[which]], BETA)
             fresh = [g * g for g in gradients]
             power = [0.99 * p + 0.01 * f for p, f in zip(power, fresh, strict=True)] if power else fresh
             steps = [g / (np.sqrt(p) + 1e-8) for g, p in zip(gradients, power, strict=True)]
-            net.descend(steps, [rate * 0.85**epoch for rate in RATES])
+            share = (epoch + first / len(order)) / args.epochs
+            net.descend(steps, [rate * 0.5 * (1.0 + np.cos(np.pi * share)) for rate in RATES])
         answers = np.concatenate([net.settle(part).outputs.argmax(1) for part in np.array_split(held, 4)])
         rows.append([epoch + 1, f"{100 * np.mean(answers == wanted):.1f}", f"{time.monotonic() - began:.0f}"])
         print(*rows[-1], sep=" | ", flush=True)
@@ -85,9 +97,10 @@ def train(args: argparse.Namespace) -> list[list[object]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path(os.environ.get("HYLE_MODELS", "")) / "mnist_lenet5")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--shift", type=int, default=1, help="pixels by which training images are moved")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     gradient_table()

@@ -10,6 +10,7 @@ from hyle_errors import CallerError
 
 from hyle_substrates import draws, io
 from hyle_substrates.driver import Codes, Device, DeviceError, ProgramReport, Weights
+from hyle_substrates.mismatch import Mismatch
 from hyle_substrates.profile import Profile, load_profile
 from hyle_substrates.substrate import load_substrate
 from hyle_substrates.wires import loaded
@@ -17,6 +18,8 @@ from hyle_substrates.wires import loaded
 __all__ = ["TwinDriver", "connect"]
 
 UNBOUNDED_TILES = 2**20
+LARGEST = 1024
+AS_ITS_SHEET = Mismatch()
 
 
 class TwinDriver:
@@ -27,19 +30,29 @@ class TwinDriver:
         seed: Which instance; the same seed gives the same device on every machine.
         noiseless: Leave out the noise of the reads (write errors and drift stay).
         exact: Leave out write errors and drift as well: the matter holds its targets.
+        mismatch: How this instance differs from its sheet for good, whatever is written.
     """
 
-    def __init__(self, profile: Profile, seed: int = 0, *, noiseless: bool = False, exact: bool = False) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        seed: int = 0,
+        *,
+        noiseless: bool = False,
+        exact: bool = False,
+        mismatch: Mismatch = AS_ITS_SHEET,
+    ) -> None:
         if seed < 0:
             raise CallerError(f"The seed is {seed}.", remedy="Give a seed of 0 or more.")
         self._profile = profile
         self._seed = seed
         self._tiles = profile.array.tiles or UNBOUNDED_TILES
-        self._exact = exact
+        self._exact, self._mismatch = exact, mismatch
         self._noise = 0.0 if noiseless else profile.noise_factor
         self._substrate = load_substrate(profile.substrate)
         self._matter: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
         self._writes: dict[int, int] = {}
+        self._gains: dict[int, np.ndarray[Any, Any]] = {}
         self._weights: dict[int, Weights] = {}
         self._scaled: dict[tuple[int, ...], Weights] = {}
         self._age_s = 0.0
@@ -105,6 +118,7 @@ class TwinDriver:
                 draw = self._draw(tile, self._writes[tile], f"age {self._age_s!r}")
                 wide = {name: array.astype(np.float64) for name, array in matter.items()}
                 relative = loaded(self._substrate.age(self._profile, wide, self._age_s, draw), self._profile)
+            relative = self._as_this_device(tile, relative)
             self._weights[tile] = (relative / self._profile.weight_unit).astype(np.float32)
         return self._weights[tile]
 
@@ -122,6 +136,17 @@ class TwinDriver:
         self._matter.clear()
         self._weights.clear()
         self._scaled.clear()
+
+    def _as_this_device(self, tile: int, relative: Any) -> Any:
+        if not self._mismatch:
+            return relative
+        if tile not in self._gains:
+            array = self._profile.array
+            most = min(array.rows, LARGEST), min(array.cols, LARGEST)
+            whole = max(most[0], len(relative)), max(most[1], relative.shape[1])
+            self._gains[tile] = self._mismatch.gains(whole, self._draw(tile, 0))
+        rows, cols = relative.shape
+        return relative * self._gains[tile][:rows, :cols]
 
     def _draw(self, tile: int, write: int, stage: str = "") -> Any:
         return lambda name, shape: draws.normal(self._seed, self._profile.name, tile, write, stage, name, shape=shape)
@@ -178,21 +203,23 @@ def connect(options: Mapping[str, str]) -> TwinDriver:
     """Make a twin from an agent's driver options.
 
     Args:
-        options: `profile` (name or path of a .toml file), and optionally `seed` (an integer ≥ 0).
+        options: `profile` (name or path of a .toml file), and optionally `seed` (an integer ≥ 0), `age_s`, and
+            `mismatch` (share by which the gains of weights, rows and columns differ from the sheet for good).
 
     Raises:
         CallerError: An option is missing, unknown or not a number.
     """
-    unknown = set(options) - {"profile", "seed", "age_s"}
+    unknown = set(options) - {"profile", "seed", "age_s", "mismatch"}
     if unknown or "profile" not in options:
         wrong = f"has no option {sorted(unknown)[0]!r}" if unknown else "needs the option 'profile'"
-        raise CallerError(f"The twin driver {wrong}.", remedy="Its options are profile, seed and age_s.")
+        raise CallerError(f"The twin driver {wrong}.", remedy="Its options are profile, seed, age_s and mismatch.")
     try:
         seed, age_s = int(options.get("seed", "0")), float(options.get("age_s", "0"))
+        share = float(options.get("mismatch", "0"))
     except ValueError as error:
         raise CallerError(
-            f"The twin driver's seed or age_s is not a number: {error}.", remedy="Give numbers."
+            f"The twin driver's seed, age_s or mismatch is not a number: {error}.", remedy="Give numbers."
         ) from error
-    twin = TwinDriver(load_profile(options["profile"]), seed)
+    twin = TwinDriver(load_profile(options["profile"]), seed, mismatch=Mismatch(share, share, share))
     twin.advance(age_s)
     return twin

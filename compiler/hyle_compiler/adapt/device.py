@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from hyle_substrates.driver import Driver, SimulatedMatter
+from hyle_substrates.host import unit_probe
 
 from hyle_compiler.adapt.matter import corrected
 from hyle_compiler.adapt.method import Task
@@ -47,6 +48,11 @@ class OnDevice:
     def renew(self) -> None:
         """A device stays what it is."""
 
+    def look(self) -> None:
+        """Measure again what the device holds, after it has aged."""
+        self._held.clear()
+        self._device.correct()
+
     def write(self, layers: list[PhysicalLayer]) -> None:
         """Write the layers' present weights and measure their corrections anew."""
         self._held.clear()
@@ -56,6 +62,21 @@ class OnDevice:
             self._written[layer.name] = calibrated
             self._matrices[layer.name] = layer.matrix.detach().clone()
         self._device = _recalibrated(self._device, self._task, self._written)
+
+    def probed(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """What one row after another answers, and what was written there (highest weight = 1), a block, by layer.
+
+        Answers are in units of their own, the same for all of a block.
+        """
+        unit = self._task.profile.weight_unit
+        found = {}
+        for name, calibrated in self._written.items():
+            answers = unit_probe(self._driver, self._device.hosts[name].blocks, self._device.profile.dac.levels)
+            found[name] = [
+                (torch.tensor(np.asarray(said, np.float32)), torch.tensor(block.levels.astype(np.float32) * unit))
+                for said, block in zip(answers, calibrated.placed.blocks, strict=True)
+            ]
+        return found
 
     def answers(self, layer: PhysicalLayer, x: Tensor) -> Tensor | None:
         """Drive the device, and add what moved since the last write; None for a device that shows its weights."""

@@ -15,7 +15,7 @@ from hyle_substrates.driver import DeviceError
 
 from hyle_compiler.adapt.matter import Drawn
 from hyle_compiler.adapt.method import Adapted, AdaptError, Augment, Outcome, Task
-from hyle_compiler.adapt.torch_view import PhysicalLayer, TorchView, torch_view
+from hyle_compiler.adapt.torch_view import Matter, PhysicalLayer, TorchView, torch_view
 
 __all__ = ["Batch", "Descent", "Loop", "Trainer", "clip_columns", "objective", "schedule"]
 
@@ -77,6 +77,7 @@ class Loop:
         self.epochs = task.budget.epochs or epochs
         self.passes = 0
         self.history: list[float] = []
+        self._began, self._done, self._resumed = time.monotonic(), 0, False
         self._order = np.random.default_rng(task.seed)
         names = [str(value.name) for value in task.model.graph.inputs]
         self._inputs = tuple(torch.tensor(task.samples.arrays[name]) for name in names)
@@ -101,35 +102,43 @@ class Loop:
         """The held-out samples."""
         return self.batch(self._kept)
 
-    def run(self, step: Trainer, matter: Drawn, *, evaluate: Callable[[], float] | None = None) -> Adapted:
-        """Train until the budget is spent; keeps the best parameters by held-out loss.
+    def run(
+        self,
+        step: Trainer,
+        matter: Drawn,
+        *,
+        evaluate: Callable[[], float] | None = None,
+        steps: int | None = None,
+    ) -> Adapted:
+        """Train until the budget is spent; keeps the best parameters by held-out loss, and leaves them in the view.
 
         Args:
             step: Learns from one batch and returns its loss.
             matter: The twin; renewed before every step.
             evaluate: Held-out loss; by default over three ages of fixed devices.
+            steps: Steps of this part of the training; all of them by default.
         """
-        measure = evaluate or self.held_out
+        measure, steps = evaluate or self.held_out, self.steps if steps is None else steps
         self._resume()
         best, loss = self._parameters(), measure()
         start, outcome = loss, "finished"
-        began = time.monotonic()
         done = 0
         notes: list[str] = []
         try:
-            for epoch in range(self.epochs):
+            while done < steps:
                 for batch in self.batches():
                     matter.renew()
                     now = step(batch)
                     self.passes += len(batch.inputs[0])
                     done += 1
+                    self._done += 1
                     if not math.isfinite(now) or now > DIVERGED * max(start, 1.0):
                         outcome = "diverged"
                         notes.append(f"the loss diverged ({now:.3g}) in step {done}; the best before it was kept")
                         raise _StopError
                     if done % 10 == 0:
-                        self._tell(epoch, done, now, loss, time.monotonic() - began)
-                    if done >= self.steps or time.monotonic() - began > self.task.budget.seconds:
+                        self._tell(now, loss)
+                    if done >= steps or self.over:
                         raise _StopError
                 best, loss = self._better(best, loss, measure)
         except _StopError:
@@ -141,7 +150,13 @@ class Loop:
         except KeyboardInterrupt:
             outcome = "stopped"
             notes.append(f"interrupted after {done} steps; the best so far was kept")
+        self._put(best)
         return self._result(best, loss, start, outcome, notes)
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is spent."""
+        return time.monotonic() - self._began > self.task.budget.seconds
 
     def batches(self) -> Iterator[Batch]:
         """One epoch in a new order."""
@@ -157,8 +172,12 @@ class Loop:
             teacher = self.teacher.logits(*inputs)
         return Batch(inputs, None if self._labels is None else self._labels[chosen], teacher)
 
-    def held_out(self) -> float:
-        """Mean objective of the held-out samples on the same three devices every time."""
+    def held_out(self, twin: Callable[[torch.Generator, float], Matter] | None = None) -> float:
+        """Mean objective of the held-out samples on the same three devices every time.
+
+        Args:
+            twin: Makes a device from a source of draws and an age; the task's own twin by default.
+        """
         batch = self.batch(self._kept)
         losses = []
         noise = torch.random.get_rng_state()
@@ -166,10 +185,14 @@ class Loop:
             for number, age in enumerate(REFERENCE_AGES_S):
                 torch.manual_seed(self.task.seed + number)
                 generator = torch.Generator().manual_seed(self.task.seed + 1000 + number)
-                with self.view.on(Drawn(self.task.profile, self.task.compensation, generator, age)):
+                matter = twin(generator, age) if twin else self._twin(generator, age)
+                with self.view.on(matter):
                     losses.append(float(objective(self.view.logits(*batch.inputs), batch)))
         torch.random.set_rng_state(noise)
         return float(np.mean(losses))
+
+    def _twin(self, generator: torch.Generator, age_s: float) -> Drawn:
+        return Drawn(self.task.profile, self.task.compensation, generator, age_s)
 
     def _better(self, best: dict[str, Tensor], loss: float, measure: Callable[[], float]) -> Any:
         now = measure()
@@ -188,9 +211,15 @@ class Loop:
             found[f"{layer.name}/bias"] = layer.bias.detach().clone()
         return found
 
+    def _put(self, parameters: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for layer in self.view.physical:
+                layer.matrix.copy_(parameters[f"{layer.name}/matrix"])
+                layer.bias.copy_(parameters[f"{layer.name}/bias"])
+
     def _resume(self) -> None:
-        path = self.task.checkpoint
-        if path is None or not path.is_file():
+        path, done, self._resumed = self.task.checkpoint, self._resumed, True
+        if done or path is None or not path.is_file():
             return
         with np.load(path, allow_pickle=False) as file, torch.no_grad():
             for layer in self.view.physical:
@@ -200,9 +229,12 @@ class Loop:
                 layer.matrix.copy_(matrix)
                 layer.bias.copy_(torch.tensor(file[f"{layer.name}/bias"]))
 
-    def _tell(self, epoch: int, done: int, now: float, best: float, seconds: float) -> None:
-        text = f"adapting: epoch {epoch + 1} of {self.epochs}, step {done} of {self.steps}, loss {now:.4f}"
-        self.task.progress(f"{text}, best held-out {best:.4f}, {self.passes} passes, {seconds:.0f} s")
+    def _tell(self, now: float, best: float) -> None:
+        epoch = -(-self._done * self.epochs // max(1, self.steps))
+        text = f"adapting: epoch {min(epoch, self.epochs)} of {self.epochs}, step {self._done} of {self.steps}"
+        seconds = time.monotonic() - self._began
+        told = f"loss {now:.4f}, best held-out {best:.4f}, {self.passes} passes, {seconds:.0f} s"
+        self.task.progress(f"{text}, {told}")
 
     def _result(self, best: dict[str, Tensor], loss: float, start: float, outcome: str, notes: list[str]) -> Adapted:
         names = [layer.name for layer in self.view.physical]
