@@ -3,11 +3,12 @@ SHELL := /bin/bash
 PYTEST := .venv/bin/python -m pytest
 COVERAGE := --cov --cov-branch --cov-report=term:skip-covered
 WORKERS ?= 2
+FUZZ_SECONDS ?= 600
 export PATH := $(PATH):/usr/sbin:/sbin
 # onnxruntime from 1.29 on reports usage to its makers unless told otherwise before it is imported.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo test test-long lint check bench pin clean
+.PHONY: help setup demo test test-long fuzz lint check bench pin clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
@@ -24,6 +25,10 @@ test: setup ## the test suite with branch coverage, without the heavy sweeps
 
 test-long: setup ## the heavy sweeps alone
 	@$(PYTEST) -m long
+
+fuzz: setup ## fuzz what reads bytes from outside, FUZZ_SECONDS (600) for each target; the corpus grows
+	@.venv/bin/python -m pip install -q -c constraints.txt -e ".[fuzz]"
+	@.venv/bin/python fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 lint: setup ## format, lint, types, import rules, generated code
 	.venv/bin/ruff format --check .

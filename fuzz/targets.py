@@ -15,7 +15,7 @@ from hyle_agent.models import Loaded, Model, Models
 from hyle_agent.slots import ModelState
 from hyle_agent.telemetry.session import asks_for_rebirth
 from hyle_agent.tiles import Span
-from hyle_bundle import open_bundle
+from hyle_bundle import TensorFile, open_bundle
 from hyle_bundle.manifest import Golden, Manifest, TensorInfo, decode_manifest
 from hyle_bundle.signature import SignatureError, verify_envelope
 from hyle_errors import CallerError
@@ -90,6 +90,14 @@ def bundle(data: bytes) -> None:
         pass
 
 
+def tensors(data: bytes) -> None:
+    """A safetensors file, down to every tensor of it."""
+    with contextlib.suppress(CallerError):
+        file = TensorFile(data)
+        for name in file.names:
+            file.array(name)
+
+
 def profile(data: bytes) -> None:
     """A profile's TOML."""
     with contextlib.suppress(CallerError):
@@ -117,6 +125,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "manifest": manifest,
     "signature": signature,
     "bundle": bundle,
+    "tensors": tensors,
     "profile": profile,
     "command": command,
 }

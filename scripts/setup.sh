@@ -81,6 +81,8 @@ debian_packages() {
   ldconfig -p | grep -q libportaudio || echo libportaudio2
   ldconfig -p | grep -q libiio || echo libiio0
   command -v g++ >/dev/null || echo g++
+  command -v strace >/dev/null || echo strace
+  ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || echo libfaketime
   pkg-config --exists cairo 2>/dev/null || printf 'pkg-config\nlibcairo2-dev\n'
   command -v npm >/dev/null || printf 'nodejs\nnpm\n'
   ls /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so >/dev/null 2>&1 || echo libasound2-plugins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from hyle_agent.errors import StoreError, StoreFullError
 
-__all__ = ["explained", "link", "move", "remove_tree", "replace_file", "sync_directory", "write_file"]
+__all__ = ["explained", "link", "make_folder", "move", "remove_tree", "replace_file", "sync_directory", "write_file"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -41,6 +42,18 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each with a durable name; one that is there gets its name made durable."""
+    if not path.is_dir():
+        if not path.parent.is_dir():
+            make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+    with contextlib.suppress(
+        PermissionError
+    ):  # whoever made it made sure of it: the agent may not even list its parent
+        sync_directory(path.parent)
 
 
 def write_file(path: Path, data: bytes) -> None:

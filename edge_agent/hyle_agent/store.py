@@ -46,7 +46,7 @@ class Store:
         self._models = root / "models"
         self._incoming: set[str] = set()
         with disk.explained(root):
-            root.mkdir(parents=True, exist_ok=True)
+            disk.make_folder(root)
             self._lock = _lock(root)
         try:
             with disk.explained(root):
