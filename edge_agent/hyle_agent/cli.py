@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import os
 import resource
@@ -19,6 +20,9 @@ from hyle_agent.drivers import find_matrix_driver
 from hyle_agent.program import Load
 
 __all__ = ["announce", "serve"]
+
+_LOG = logging.getLogger(__name__)
+_FIRST_RELEASE = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
 
 
 def serve(
@@ -41,6 +45,7 @@ def serve(
     """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _leave_no_core()
+    _mind_the_clock(config)
     agent = Agent(config, load=load or _load(), connect=connect or find_matrix_driver(config.driver.name))
     asyncio.run(_run(agent, ready))
 
@@ -69,6 +74,17 @@ async def _run(agent: Agent, ready: Callable[[str], None]) -> None:
 def _leave_no_core() -> None:
     """Keep what is in memory, requests among it, out of core files."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _mind_the_clock(config: Config) -> None:
+    """Say it if the clock was never set, as on a board without a battery: no certificate is valid yet then."""
+    now = datetime.datetime.now(datetime.UTC)
+    if config.tls is not None and now < _FIRST_RELEASE:
+        _LOG.warning(
+            "the clock says %s, before this software was written: callers' certificates are refused until it is set; "
+            "let a time service run before the agent",
+            now.date(),
+        )
 
 
 def _load() -> Load:

@@ -11,10 +11,12 @@ A folder that no state file names, and a blob that no folder links, is debris an
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO
 
 from hyle_bundle.manifest import FileEntry, Manifest
 from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME, check_names
@@ -26,6 +28,8 @@ from hyle_agent.slots import ModelState, decode_state, encode_state
 __all__ = ["Store"]
 
 STATE_NAME = "state.json"
+
+_LOG = logging.getLogger(__name__)
 
 
 class Store:
@@ -50,14 +54,16 @@ class Store:
             self._lock = _lock(root)
         try:
             with disk.explained(root):
-                self._recover()
+                self._recover_if_writable()
         except BaseException:
-            self._lock.close()
+            self.close()
             raise
 
     def close(self) -> None:
         """Let another agent own the store."""
-        self._lock.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def models(self) -> dict[str, ModelState]:
         """Return every model's state, by name."""
@@ -155,6 +161,14 @@ class Store:
         for folder in sorted(folders, reverse=True):
             disk.sync_directory(folder)
 
+    def _recover_if_writable(self) -> None:
+        try:
+            self._recover()
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            _LOG.warning("the disk of the store %s is read-only: what is installed serves, nothing changes", self.root)
+
     def _recover(self) -> None:
         disk.remove_tree(self.staging)
         for folder in (self.blobs, self.staging, self._models):
@@ -183,12 +197,13 @@ class Store:
                 blob.unlink()
 
 
-def _lock(root: Path) -> IO[bytes]:
-    handle = (root / "lock").open("ab")
+def _lock(root: Path) -> int:
+    # Only to be read, so that a disk which is or becomes read-only can be locked as well.
+    handle = os.open(root / "lock", os.O_RDONLY | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        handle.close()
+        os.close(handle)
         message = f"Another agent owns the store {root}."
         remedy = "Stop that agent, or give this one a store of its own with --store."
         raise StoreLockedError(message, remedy=remedy) from error

@@ -1,0 +1,157 @@
+"""Full and read-only disks, a clock that was never set, two agents on one store: refused or survived, and said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from agent_fakes import Operator, config_for, debris, make_bundle, running
+from hyle_agent.initial import write_initial
+from hyle_bundle import generate_key
+from test_agent_command import Served
+from test_agent_control import refused, version_that_answers
+from test_agent_real_bundle import compile_digits
+from test_agent_tls import credentials
+
+FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this account may not mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True, capture_output=True)
+
+
+def test_an_agent_whose_disk_became_read_only_goes_on_serving_and_says_why_it_installs_nothing(
+    tmp_path: Path, disk: Path
+) -> None:
+    first, second = make_bundle(tmp_path, 1), make_bundle(tmp_path, 2)
+    with running(config_for(disk / "store")) as agent, grpc.insecure_channel(agent.address) as channel:
+        operator = Operator(channel)
+        operator.deploy(first)
+        remount(disk, "ro")
+        error = refused(operator.install, second)
+        assert error.code() is grpc.StatusCode.INTERNAL
+        assert "Read-only file system" in error.details()
+        assert version_that_answers(channel) == 1
+        remount(disk, "rw")
+        operator.deploy(second)
+        assert version_that_answers(channel) == 2
+        assert debris(disk / "store") == []
+
+
+def test_an_agent_that_starts_on_a_read_only_disk_serves_what_it_has_and_says_so(
+    tmp_path: Path, disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(config_for(disk / "store")) as agent, grpc.insecure_channel(agent.address) as channel:
+        Operator(channel).deploy(make_bundle(tmp_path, 1))
+    remount(disk, "ro")
+    with running(config_for(disk / "store")) as agent, grpc.insecure_channel(agent.address) as channel:
+        assert version_that_answers(channel) == 1
+        error = refused(Operator(channel).install, make_bundle(tmp_path, 2))
+        assert "Read-only file system" in error.details()
+    assert "is read-only: what is installed serves" in caplog.text
+
+
+def test_an_agent_whose_store_would_be_new_on_a_read_only_disk_exits_1_and_says_why(disk: Path) -> None:
+    remount(disk, "ro")
+    command = [sys.executable, "-m", "hyle", "agent", "run", "--listen", "127.0.0.1:0", "--store", str(disk / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "Read-only file system" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_agent_starts_on_a_full_disk_and_serves_what_it_has(tmp_path: Path, disk: Path) -> None:
+    with running(config_for(disk / "store")) as agent, grpc.insecure_channel(agent.address) as channel:
+        Operator(channel).deploy(make_bundle(tmp_path, 1))
+    room = os.statvfs(disk)
+    (disk / "other").write_bytes(bytes(room.f_bavail * room.f_frsize))
+    assert os.statvfs(disk).f_bavail == 0
+    with running(config_for(disk / "store")) as agent, grpc.insecure_channel(agent.address) as channel:
+        assert version_that_answers(channel) == 1
+        error = refused(Operator(channel).install, make_bundle(tmp_path, 2))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert version_that_answers(channel) == 1
+
+
+def test_of_agents_that_start_on_one_store_together_one_serves_and_the_others_say_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hyle", "agent", "run", "--listen", "127.0.0.1:0"]
+    command += ["--insecure", "--profile", "ideal", "--store", str(tmp_path / "store")]
+    agents = [
+        subprocess.Popen([*command, "--ready-file", str(tmp_path / f"ready-{n}")], stderr=subprocess.PIPE, text=True)
+        for n in range(3)
+    ]
+    losers: list[subprocess.Popen[str]] = []
+    for _ in range(600):
+        losers = [agent for agent in agents if agent.poll() is not None]
+        if len(losers) == 2:
+            break
+        time.sleep(0.1)
+    assert len(losers) == 2
+    words = "".join(agent.communicate(timeout=30)[1] for agent in losers)
+    assert [agent.returncode for agent in losers] == [2, 2]
+    assert words.count("Another agent owns") == 2
+    (winner,) = set(agents) - set(losers)
+    winner.send_signal(signal.SIGTERM)
+    assert "ready on" in winner.communicate(timeout=30)[1]
+    assert winner.returncode == 0
+
+
+@pytest.fixture
+def unset_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    if FAKETIME is None:
+        pytest.skip("libfaketime is not installed")
+    monkeypatch.setenv("LD_PRELOAD", str(FAKETIME))
+    monkeypatch.setenv("FAKETIME", "@1970-01-01 00:00:10")
+    monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+
+
+def test_an_agent_whose_clock_was_never_set_installs_and_serves(tmp_path: Path, unset_clock: None) -> None:
+    """The calibration's age is told from the same clock, and a report that is as old as the epoch is a report."""
+    generate_key("me", tmp_path)
+    bundle = compile_digits(tmp_path, "1")
+    with (
+        Served(tmp_path, "--trust", str(tmp_path / "me.pub")) as served,
+        grpc.insecure_channel(served.address) as channel,
+    ):
+        operator = Operator(channel)
+        assert operator.deploy(bundle).self_test.passed
+        assert 0 < operator.model("digits").slots[0].self_test.at < 86_400
+        assert operator.model("digits").ready
+        _, said = served.end()
+    assert "1970-01-01" in said
+
+
+def test_an_agent_whose_clock_was_never_set_says_that_no_certificate_is_valid_yet(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    config = write_initial(tmp_path / "agent").config
+    request.getfixturevalue("unset_clock")
+    with Served(tmp_path, "--config", str(config)) as served:
+        with (
+            grpc.secure_channel(served.address, credentials(tmp_path / "agent/certs")) as channel,
+            pytest.raises(grpc.RpcError) as caught,
+        ):
+            Operator(channel).model()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        _, said = served.end()
+    assert "the clock says 1970-01-01" in said
+    assert "certificates are refused until it is set" in said
