@@ -18,6 +18,7 @@ __all__ = [
     "Layer",
     "Manifest",
     "ManifestError",
+    "MeasuredOn",
     "Step",
     "TensorInfo",
     "Tile",
@@ -143,12 +144,26 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
+class MeasuredOn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The very device that a bundle was calibrated or adapted on.
+
+    `identity` is the device's own word, `profile_sha256` the digest of the profile that it gave, `at` when (UTC,
+    `2026-01-31T12:00:00Z`), `method` what was done: `calibrate`, or a training method's name.
+    """
+
+    identity: Name
+    profile_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    at: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")]
+    method: Name
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything an agent needs to know to run a bundle; `files` lists every other file but the signature.
 
     `largest_inputs` is the largest magnitude of each float input over the calibration samples: what converters' ranges
     were made for. `stackable` says whether samples of several requests may be answered as one batch: the model gave
     them the same answers together and alone.
+    were made for. `measured_on` is the device that it was calibrated or adapted on, if there was one.
     """
 
     format: Literal["hyle-bundle/1"]
@@ -169,6 +184,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     files: dict[str, FileEntry]
     largest_inputs: dict[Name, Annotated[float, msgspec.Meta(ge=0.0)]] = {}
     stackable: bool = True
+    measured_on: MeasuredOn | None = None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

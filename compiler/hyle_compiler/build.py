@@ -65,6 +65,7 @@ def build(
     profile: Profile,
     identity: Identity,
     progress: Callable[[str], None] = lambda text: None,
+    measure: Callable[[Calibrated, Observed], Calibrated] | None = None,
 ) -> Built:
     """Place, calibrate and write a model; the model is used up.
 
@@ -76,6 +77,7 @@ def build(
         profile: The target.
         identity: Names, seed and choices.
         progress: Told what is being done.
+        measure: Calibrates a layer further, on an attached device.
 
     Raises:
         CallerError: The model, the samples or the target cannot be used; says why and what to do.
@@ -87,6 +89,9 @@ def build(
     calibrated = tuple(
         calibrate(layer, seen[layer.layer.name], profile, identity.copies, identity.seed) for layer in placed
     )
+    if measure is not None:
+        progress("calibrating on the device")
+        calibrated = tuple(measure(layer, seen[layer.placed.layer.name]) for layer in calibrated)
     described = tuple(map(describe_layer, calibrated))
     progress("writing the graphs")
     manifest = _manifest(model, profile, identity, described)

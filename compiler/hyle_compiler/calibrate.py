@@ -16,7 +16,7 @@ from hyle_substrates.wires import loaded
 from hyle_compiler.activations import Observed
 from hyle_compiler.place import Placed, Spans
 
-__all__ = ["Calibrated", "calibrate", "polarity_of", "room"]
+__all__ = ["Calibrated", "calibrate", "polarity_of", "ranges", "room"]
 
 Array = np.ndarray[Any, Any]
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
@@ -85,7 +85,7 @@ def calibrate(
     matter = _matter_variance(placed, seen, profile, seed) / cols
     options = [
         choice
-        for dynamic, full_scale in _ranges(seen, profile)
+        for dynamic, full_scale in ranges(seen, profile)
         for choice in _choices(placed, seen, profile, wanted, dynamic, full_scale, rows, cols, matter)
     ]
     best = min(options, key=lambda choice: choice.error)
@@ -132,7 +132,8 @@ def room(placed: Placed | Spans, profile: Profile, copies: int | None) -> tuple[
     return rows, max(1, min(cols, copies // rows))
 
 
-def _ranges(seen: Observed, profile: Profile) -> list[tuple[bool, float]]:
+def ranges(seen: Observed, profile: Profile) -> list[tuple[bool, float]]:
+    """The input ranges that the profile allows: whether each sample brings its own, and else the full scale."""
     if profile.dac.levels == 0:
         return [(False, 1.0)]
     largest = seen.largest or 1.0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -27,10 +29,14 @@ from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_b
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
 from hyle_compiler.lower_opset import lower_opset
 from hyle_compiler.partition import Partition, partition
+from hyle_compiler.place import place
 from hyle_compiler.read import read_model, source_digest
 from hyle_compiler.samples import InputSpec, Samples, load_samples
 from hyle_compiler.simplify import simplify
 from hyle_compiler.tensors import PROGRAMMING
+
+if TYPE_CHECKING:
+    from hyle_compiler.attachment import Attachment
 
 __all__ = ["Compiled", "Options", "compile_model", "input_specs"]
 
@@ -59,6 +65,8 @@ class Options:
         epochs: How long; by default as the method says.
         augment: How images may be varied without changing their label.
         checkpoint: Where the best weights so far are kept while it learns.
+        device: An agent whose device is calibrated and adapted on, by the options of the remote driver: `address`, and
+            `ca`, `certificate`, `key`; none by default.
         max_drop: Most accuracy that may be lost, as a fraction; None puts every layer that fits on physics.
         budget_ages_s: Ages in seconds at which `max_drop` is kept.
         most_replicas: On how many sets of tiles a layer may lie to keep `max_drop`; tried by doubling.
@@ -76,6 +84,7 @@ class Options:
     epochs: int | None = None
     augment: Augment = "none"
     checkpoint: Path | None = None
+    device: Mapping[str, str] | None = None
     max_drop: float | None = None
     budget_ages_s: tuple[float, ...] = (86400.0,)
     most_replicas: int = 4
@@ -146,21 +155,31 @@ def _compile(
             remedy="Give a model with constant weights.",
         )
     parts, budget = _budgeted(model_path, model, parts, samples, profile, options, progress)
-    parts, adaptation = _adapted(folder, model, parts, samples, profile, options, progress)
-    identity = Identity(
-        options.name or _default_name(model_path),
-        options.version,
-        options.counter,
-        options.seed,
-        digest,
-        options.copies,
-        options.compensation,
-    )
-    built = build(folder, model, parts.physical, samples, profile, identity, progress)
-    lowered, exact, calibrated = built.lowered, built.exact, built.calibrated
-    verified, report = _verify(folder, built.manifest, profile, samples, exact, calibrated, parts, options, progress)
-    report |= {"adaptation": adaptation} if adaptation else {}
-    report |= {"budget": budget} if budget else {}
+    name = options.name or _default_name(model_path)
+    with _attached(parts, profile, name, options, progress) as attached:
+        if attached is not None and options.compensation is None:
+            options = replace(options, compensation="affine")
+        parts, adaptation = _adapted(folder, model, parts, samples, profile, options, progress, attached)
+        identity = Identity(
+            name,
+            options.version,
+            options.counter,
+            options.seed,
+            digest,
+            options.copies,
+            options.compensation,
+        )
+        measure = None if attached is None else partial(attached.calibrate, profile=profile)
+        built = build(folder, model, parts.physical, samples, profile, identity, progress, measure)
+        lowered, exact, calibrated = built.lowered, built.exact, built.calibrated
+        verified, report = _verify(
+            folder, built.manifest, profile, samples, exact, calibrated, parts, options, progress, attached
+        )
+        report |= {"adaptation": adaptation} if adaptation else {}
+        report |= {"budget": budget} if budget else {}
+        if attached is not None:
+            verified = attached.signed(verified, adaptation.get("method", "calibrate"))
+            report |= {"device": attached.as_json()}
     (folder / "profile.toml").write_bytes(profile_text)
     (folder / "report.json").write_bytes(reports.write_json(report))
     (folder / "report.html").write_bytes(reports.render_html(report))
@@ -210,6 +229,7 @@ def _adapted(
     profile: Profile,
     options: Options,
     progress: Callable[[str], None],
+    attached: Attachment | None,
 ) -> tuple[Partition, dict[str, Any]]:
     """Let the model learn to live in its matter, if it was asked for."""
     if options.adapt is None:
@@ -220,7 +240,10 @@ def _adapted(
         Budget(epochs=options.epochs),
         options.augment,
         options.checkpoint,
+        None if attached is None else attached.driver,
     )
+    if attached is not None:
+        attached.learned = True
     return adapt(
         folder,
         model,
@@ -233,6 +256,19 @@ def _adapted(
         seed=options.seed,
         progress=progress,
     )
+
+
+def _attached(
+    parts: Partition, profile: Profile, name: str, options: Options, progress: Callable[[str], None]
+) -> AbstractContextManager[Attachment | None]:
+    """The device that was asked for, leased while the context is open."""
+    if options.device is None:
+        return nullcontext()
+    from hyle_compiler.attachment import attach
+
+    tiles = sum(layer.tiles for layer in place(parts.physical, profile))
+    purpose = f"calibrating {name}" if options.adapt is None else f"adapting {name} by {options.adapt}"
+    return attach(options.device, profile, tiles, purpose, progress)
 
 
 def source_digest_checked(path: Path) -> str:
@@ -272,6 +308,7 @@ def _verify(
     parts: Partition,
     options: Options,
     progress: Callable[[str], None],
+    attached: Attachment | None,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Hold the twin against the float model; the manifest gets its self-test bound, the report its figures."""
     first = manifest.outputs[0].name
@@ -304,7 +341,12 @@ def _verify(
         evaluation=as_json(evaluation),
     )
     golden = Golden(min(GOLDEN_SAMPLES, len(answers)), *_tolerance(evaluation))
-    return msgspec.structs.replace(manifest, golden=golden), report
+    manifest = msgspec.structs.replace(manifest, golden=golden)
+    if attached is not None:
+        progress("running the compiled model on the device")
+        young = float(np.mean(evaluation.ages[0].residuals))
+        manifest = attached.prove(folder, manifest, some, labels, young)
+    return manifest, report
 
 
 def _check_ideal(got: Array, want: Array) -> None:

@@ -25,13 +25,16 @@ from hyle_agent.engine import Engine
 from hyle_agent.health import Health, reflection_service
 from hyle_agent.inference_service import SERVICE as INFERENCE_SERVICE
 from hyle_agent.inference_service import InferenceService
+from hyle_agent.leases import Leases
 from hyle_agent.loading import SlotLoader
+from hyle_agent.maintenance_service import MAINTENANCE, SUBSTRATE, MaintenanceService
 from hyle_agent.memory import give_back
 from hyle_agent.models import Models, snapshot_model
 from hyle_agent.operator_thread import OperatorThread
 from hyle_agent.program import Load
 from hyle_agent.snapshot import NodeSnapshot
 from hyle_agent.store import Store
+from hyle_agent.tenancy import Tenancy
 from hyle_agent.trust import Trust, read_keys
 from hyle_agent.version import agent_version
 
@@ -78,6 +81,8 @@ class Agent:
             raise
         self._loader = SlotLoader(self._device, load, self._trust, threads=config.threads)
         self._operator = OperatorThread(Controller(self._store, self._loader, self._models, self._changed))
+        tenancy = Tenancy(config.maintenance, self._store, self._loader, self._models, self._changed)
+        self._leases = Leases(config.maintenance, tenancy, self._operator, self._models)
         self._health = Health(self._models, (INFERENCE_SERVICE, CONTROL_SERVICE))
         self._engine: Engine = self._make_engine()
         self._started_s = time.monotonic()
@@ -101,6 +106,7 @@ class Agent:
         self._tasks.append(asyncio.create_task(self._operator.run(lambda _: give_back())))
         watch = DeviceWatch(self._loader, self._operator, self._models, self._health.update)
         self._tasks.append(asyncio.create_task(watch.run()))
+        self._tasks.append(asyncio.create_task(self._leases.run()))
         if self._config.self_test_interval_s:
             self._tasks.append(asyncio.create_task(self._test_regularly()))
         return self._config.address.at(port)
@@ -109,6 +115,7 @@ class Agent:
         """Refuse new requests, finish those in progress, close device and store; bounded by twice `drain_s`."""
         self._models.stopping = True
         await self._health.update()
+        self._leases.stop()
         for task in self._tasks:
             task.cancel()
         await self._engine.stop(self._config.drain_s)
@@ -140,9 +147,11 @@ class Agent:
         inference = InferenceService(
             self._models, self._device, self._operator, capacity=config.queue, largest=config.max_batch
         )
-        control = ControlService(self._operator, self._models, self.snapshot, self._readings)
-        names = (INFERENCE_SERVICE, CONTROL_SERVICE)
-        services = (inference.service(), control.service(), self._health.service(), reflection_service(names))
+        control = ControlService(self._operator, self._models, self.snapshot, self._readings, self._leases)
+        maintenance = MaintenanceService(self._leases, self._device)
+        names = (INFERENCE_SERVICE, CONTROL_SERVICE, MAINTENANCE, SUBSTRATE)
+        health = (self._health.service(), reflection_service(names))
+        services = (inference.service(), control.service(), *maintenance.services(), *health)
         make = find_engine(config.engine)
         return make(services, config.address, tls=config.tls, max_message_bytes=config.max_message_mb << 20)
 

@@ -12,6 +12,7 @@ from hyle_errors import HyleError
 
 from hyle_agent.address import Address, parse_address
 from hyle_agent.errors import ConfigError
+from hyle_agent.maintenance import MaintenanceConfig
 
 if TYPE_CHECKING:
     from hyle_agent.telemetry.config import TelemetryConfig
@@ -61,6 +62,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         drain_s: Longest time that a stop waits for answers in progress.
         self_test_interval_s: Time between self-tests of what serves, 0 for none.
         driver: The device.
+        maintenance: How the device is lent to who calibrates or adapts on it.
         tls: Certificates; without them the agent serves in the clear, on loopback only.
         telemetry: The table that `hyle_agent.telemetry.TelemetryConfig` reads; without it nothing is reported.
     """
@@ -78,6 +80,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Seconds = 10.0
     self_test_interval_s: Seconds = 300.0
     driver: DriverConfig = DriverConfig()
+    maintenance: MaintenanceConfig = MaintenanceConfig()
     tls: Tls | None = None
     telemetry: dict[str, Any] | None = None
 

@@ -65,6 +65,7 @@ class Controller:
         Raises:
             HyleError: Any step failed; what served still serves, and nothing of the bundle is left.
         """
+        self._loader.check_lent()
         admitted = self._loader.admit(manifest, signature)
         model = self._models.find(admitted.manifest.name)
         slot = model.state.letter(admitted.digest)
@@ -121,6 +122,7 @@ class Controller:
 
     def unload(self, name: str) -> None:
         """Take a model out of service until it is loaded again or the agent restarts."""
+        self._loader.check_lent()
         model = self._models.get(name)
         self._slots.retire(model)
         model.reason = "unloaded by the operator"
@@ -132,6 +134,7 @@ class Controller:
         Raises:
             NotReadyError: No slot is active.
         """
+        self._loader.check_lent()
         model = self._models.get(name)
         if not model.state.active:
             raise NotReadyError(f"Model {name!r} has no active slot.", remedy="Activate one first.")

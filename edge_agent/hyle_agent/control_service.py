@@ -10,6 +10,7 @@ from hyle_protos.control import control_pb2 as pb
 
 from hyle_agent.engine import Call, Method, Service
 from hyle_agent.errors import RequestError
+from hyle_agent.leases import Leases
 from hyle_agent.models import Model, Models, Tested
 from hyle_agent.operator_thread import OperatorThread
 from hyle_agent.snapshot import NodeSnapshot
@@ -28,6 +29,7 @@ class ControlService:
         models: What is installed.
         snapshot: Says how the node is.
         device: Returns the device's identity and its last readings, by name.
+        leases: Say who has the device.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class ControlService:
         models: Models,
         snapshot: Callable[[], NodeSnapshot],
         device: Callable[[], tuple[str, dict[str, float]]],
+        leases: Leases,
     ) -> None:
         self._operator = operator
         self._models = models
         self._snapshot = snapshot
         self._device = device
+        self._leases = leases
 
     def service(self) -> Service:
         """Return the table of methods."""
@@ -72,7 +76,12 @@ class ControlService:
         )
         models = [_model(model) for model in self._models.all()]
         return pb.StatusResponse(
-            node=node.node, agent_version=node.agent_version, uptime_s=node.uptime_s, device=device, models=models
+            node=node.node,
+            agent_version=node.agent_version,
+            uptime_s=node.uptime_s,
+            device=device,
+            models=models,
+            maintenance=self._leases.words,
         )
 
     async def _plan(self, request: pb.PlanRequest, call: Call) -> pb.PlanResponse:

@@ -10,6 +10,9 @@ __all__ = [
     "ExpiredError",
     "ForbiddenError",
     "InternalAnswerError",
+    "LeaseHeldError",
+    "LeaseOverError",
+    "MaintenanceError",
     "NotFoundError",
     "NotReadyError",
     "OverloadError",
@@ -57,6 +60,22 @@ class StoreLockedError(CallerError):
 
 class NotReadyError(InternalError):
     """A model that is installed and cannot answer now, or an agent that is stopping."""
+
+
+class MaintenanceError(NotReadyError):
+    """A model whose device is lent; `retry_after_s` says when to ask again."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message, remedy="Ask again then, or see `hyle status`.")
+        self.retry_after_s = retry_after_s
+
+
+class LeaseHeldError(CallerError):
+    """A device that somebody holds already; the message says who and until when."""
+
+
+class LeaseOverError(CallerError):
+    """A lease that is over, or never was."""
 
 
 class OverloadError(InternalError):

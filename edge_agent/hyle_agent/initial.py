@@ -60,6 +60,26 @@ name = "twin"
 profile = "pcm-hermes"
 seed = 0
 
+[maintenance]
+# The device can be lent to a compiler that calibrates or adapts on it (hyle compile --device). What answers meanwhile
+# if it needs the whole device: "refuse" answers UNAVAILABLE with the reason, "twin" goes on from its digital twin.
+serve = "refuse"
+
+# Which instance of the twin that is.
+twin_seed = 0
+
+# Lend free tiles where there are enough of them, so that what serves goes on.
+free_tiles = true
+
+# A lease that is not renewed for so long is over, seconds; whoever has it renews it three times as often.
+expire_s = 15.0
+
+# How long a lease outlives a broken connection, seconds, unless it is renewed.
+grace_s = 10.0
+
+# No lease lasts longer, seconds.
+longest_s = 14400.0
+
 [tls]
 # The agent's certificate and key, and the authority that a client's certificate must come from. What a client may do
 # stands in its certificate: certs/client.crt may operate the agent, certs/query.crt may only ask it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from hyle_substrates.driver import Device, Driver
 
 from hyle_agent import disk
 from hyle_agent.device_thread import DeviceThread
-from hyle_agent.errors import NotReadyError, SelfTestError, StoreError
+from hyle_agent.errors import ConflictError, NotReadyError, SelfTestError, StoreError
 from hyle_agent.models import Loaded, Tested
 from hyle_agent.program import Array, Load
-from hyle_agent.tiles import TileMap, tiles_needed, window
+from hyle_agent.tiles import Span, TileMap, tiles_needed, window
 from hyle_agent.trust import Trust
 
 __all__ = ["Admitted", "SlotLoader", "run_batch"]
@@ -48,6 +49,7 @@ class SlotLoader:
         self._threads = threads
         self.described: Device = device.call(lambda driver: driver.describe())
         self.tiles = TileMap(self.described.tiles)
+        self.lent: Callable[[], str] | None = None
 
     def refresh(self) -> None:
         """Ask the device for its live health."""
@@ -91,6 +93,7 @@ class SlotLoader:
             SelfTestError: They did not come back within tolerance; the tiles are free again.
             HyleError: The folder, the bundle or the device is not as it must be.
         """
+        self.check_lent()
         manifest = self.admit_folder(folder, digest).manifest
         span = self.tiles.claim(tiles_needed(manifest))
 
@@ -105,6 +108,21 @@ class SlotLoader:
             self.tiles.free(span)
             raise
         return loaded, self._proven(loaded)
+
+    def load_aside(self, folder: Path, digest: str, driver: Driver) -> Loaded:
+        """Program a slot into a driver beside the device's, such as a twin; it has no tiles of the device."""
+        manifest = self.admit_folder(folder, digest).manifest
+        made = self._device.call(lambda _: self._load(folder, manifest, driver, threads=self._threads))
+        return Loaded(digest, manifest, made, Span(0, 0), "twin" if made.tiles else "digital")
+
+    def check_lent(self) -> None:
+        """Refuse to touch a device that is lent.
+
+        Raises:
+            ConflictError: It is; says to whom.
+        """
+        if self.lent is not None:
+            raise ConflictError(f"Nothing can be changed now: {self.lent()}.", remedy="Try again then.")
 
     def unload(self, loaded: Loaded) -> None:
         """Close a program and free its tiles; requests that were queued before are answered first."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from hyle_bundle.manifest import Manifest
 
-from hyle_agent.errors import NotFoundError, NotReadyError
+from hyle_agent.errors import MaintenanceError, NotFoundError, NotReadyError
 from hyle_agent.model_statistics import ModelStatistics
 from hyle_agent.program import Program
 from hyle_agent.slots import ModelState
@@ -73,6 +73,14 @@ class Model:
         return self.tested.get(digest, Tested(False, math.nan, math.nan, math.nan))
 
 
+class Holder(Protocol):
+    """Who holds the device, so that models may be off it."""
+
+    def refusal(self, name: str) -> MaintenanceError | None:
+        """Why a model cannot answer, if that is the reason."""
+        ...
+
+
 class Models:
     """All models of the agent, by name."""
 
@@ -81,6 +89,7 @@ class Models:
         self.booted = False
         self.stopping = False
         self.attached = True
+        self.lease: Holder | None = None
 
     @property
     def ready(self) -> bool:
@@ -131,6 +140,9 @@ class Models:
         model = self.get(name)
         loaded = model.serving if self.attached and not self.stopping else None
         if loaded is None:
+            held = self.lease.refusal(name) if self.lease is not None and not self.stopping else None
+            if held is not None:
+                raise held
             away = "" if self.attached else "the device does not answer"
             why = "the agent is stopping" if self.stopping else away or model.reason or "no slot is active"
             message = f"Model {name!r} cannot answer now: {why}."

@@ -24,6 +24,8 @@ _TABLE: tuple[tuple[type[HyleError], grpc.StatusCode], ...] = (
     (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
     (errors.ForbiddenError, grpc.StatusCode.PERMISSION_DENIED),
     (errors.UntrustedError, grpc.StatusCode.PERMISSION_DENIED),
+    (errors.LeaseHeldError, grpc.StatusCode.ABORTED),
+    (errors.LeaseOverError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.UnfitError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ConflictError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.SelfTestError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -62,9 +64,13 @@ def refusal_of(error: BaseException) -> Refusal:
 
 def _trailers(error: HyleError, code: grpc.StatusCode) -> tuple[tuple[str, bytes], ...]:
     remedy = (REMEDY_KEY, error.remedy.encode())
-    if not isinstance(error, errors.OverloadError):
+    if isinstance(error, errors.MaintenanceError):
+        after_s = error.retry_after_s
+    elif isinstance(error, errors.OverloadError):
+        after_s = RETRY_AFTER_S
+    else:
         return (remedy,)
-    delay = failure_pb2.RetryDelay(nanos=int(RETRY_AFTER_S * 1e9))
+    delay = failure_pb2.RetryDelay(seconds=int(after_s), nanos=int(after_s % 1.0 * 1e9))
     detail = failure_pb2.FailureDetail(
         type_url="type.googleapis.com/google.rpc.RetryInfo",
         value=failure_pb2.RetryInfo(retry_delay=delay).SerializeToString(),

@@ -47,6 +47,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", type=Path, metavar="P.npz", help="where the best weights so far are kept")
     parser.add_argument(
+        "--device",
+        metavar="HOST:PORT",
+        help="calibrate, and adapt, on the device of the agent there; it lends it and serves again afterwards",
+    )
+    parser.add_argument("--ca", type=Path, metavar="PEM", help="authority that signed that agent's certificate")
+    parser.add_argument("--cert", type=Path, metavar="PEM", help="your certificate there, with the role 'operate'")
+    parser.add_argument("--cert-key", type=Path, metavar="PEM", help="its private key")
+    parser.add_argument(
         "--max-drop", metavar="P%", help="accuracy that may be lost, such as 1%%: what costs more stays digital"
     )
     parser.add_argument(
@@ -80,6 +88,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         epochs=args.epochs,
         augment=args.augment,
         checkpoint=args.checkpoint,
+        device=_device(args),
     )
     key = load_private_key(args.key) if args.key else None
     done = compile_model(args.model, args.calib, profile, text, args.output, options, key, console.progress)
@@ -91,6 +100,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         "signed": key is not None,
         "budget": done.report.get("budget"),
         "adaptation": done.report.get("adaptation"),
+        "device": done.report.get("device"),
         **{
             k: done.report[k]
             for k in (
@@ -125,6 +135,22 @@ def _render_budget(budget: dict[str, Any], console: Console) -> None:
         print("warning: no set of layers keeps the budget: allow a larger --max-drop, or --adapt the model.")
 
 
+def _render_device(device: dict[str, Any], metric: str, console: Console) -> None:
+    rows = [
+        [layer["name"], f"{100 * layer['expected_error']:.2f}", f"{100 * layer['measured_error']:.2f}"]
+        for layer in device["layers"]
+    ]
+    if rows:
+        console.table(f"layers on {device['identity']}", ["", "% expected", "% measured"], rows)
+    if "score" in device:
+        print(
+            f"{metric} on the device: {100 * device['score']:.2f} % "
+            f"({device['samples']} samples, written {device['writes']} times)"
+        )
+    for note in device["notes"]:
+        print(f"note: {note}")
+
+
 def _fraction(text: str | None) -> float | None:
     from hyle_errors import CallerError
 
@@ -137,6 +163,23 @@ def _fraction(text: str | None) -> float | None:
     if not 0.0 <= value <= 1.0:
         raise CallerError(f"--max-drop {text} is no share.", remedy="Give a percentage such as 1%.")
     return value
+
+
+def _device(args: argparse.Namespace) -> dict[str, str] | None:
+    from hyle_errors import CallerError
+
+    given = {"ca": args.ca, "certificate": args.cert, "key": args.cert_key}
+    named = {name: str(path) for name, path in given.items() if path is not None}
+    if args.device is None:
+        if named:
+            raise CallerError("Certificates were given, and no --device.", remedy="Give --device HOST:PORT too.")
+        return None
+    host, _, port = args.device.rpartition(":")
+    if not args.device.startswith("unix:") and not (host and port.isdigit() and 0 < int(port) < 65536):
+        raise CallerError(f"--device {args.device} is not HOST:PORT.", remedy="Give the agent's address.")
+    if ("certificate" in named) != ("key" in named):
+        raise CallerError("A certificate and its key belong together.", remedy="Give both --cert and --cert-key.")
+    return {"address": args.device, **named}
 
 
 def _copies(text: str) -> int | None:
@@ -174,6 +217,8 @@ def render(result: dict[str, object], console: Console) -> None:
         print(f"adapted by {told['method']} ({told['why']}): {told['outcome']}, {told['passes']} passes")
         for note in told["notes"]:
             print(f"note: {note}")
+    if device := cast(dict[str, Any], result.get("device")):
+        _render_device(device, accuracy["metric"], console)
     if result["budget"]:
         _render_budget(cast(dict[str, Any], result["budget"]), console)
     for warning in cast(list[str], result["warnings"]):

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from hyle_substrates.driver import Codes, Device, DeviceError, Driver, ProgramReport
+from hyle_substrates.driver import Codes, Device, DeviceAwayError, DeviceError, Driver, ProgramReport
 
 __all__ = ["AttachedDriver"]
 
@@ -86,6 +86,10 @@ class AttachedDriver:
             return np.zeros((0, width), dtype=codes.dtype)
         return self._call(lambda link: self._checked(link.apply(tiles, codes), (len(codes), width)))
 
+    def width(self, tiles: Sequence[int]) -> int:
+        """Columns that `tiles` answer with; 0 for those that are not programmed."""
+        return sum(self._written[tile].shape[1] for tile in tiles if tile in self._written)
+
     def close(self) -> None:
         """Give the device back."""
         self._closed = True
@@ -145,7 +149,9 @@ def _guarded(work: Callable[[], T]) -> T:
     try:
         return work()
     except OSError as error:
-        raise DeviceError(f"The device does not answer: {error}.", remedy="Check its power and its cable.") from error
+        raise DeviceAwayError(
+            f"The device does not answer: {error}.", remedy="Check its power and its cable."
+        ) from error
     except ValueError as error:
         raise DeviceError("The device sent what nobody understands.", remedy="Check its firmware.") from error
 

@@ -15,7 +15,17 @@ from hyle_errors import InternalError
 
 from hyle_substrates.profile import Profile
 
-__all__ = ["BlackBox", "BlackBoxInfo", "Device", "DeviceError", "Driver", "ProgramReport", "SimulatedMatter"]
+__all__ = [
+    "BlackBox",
+    "BlackBoxInfo",
+    "Device",
+    "DeviceAwayError",
+    "DeviceError",
+    "Driver",
+    "LeaseLostError",
+    "ProgramReport",
+    "SimulatedMatter",
+]
 
 Codes = np.ndarray[Any, np.dtype[np.int32]]
 Weights = np.ndarray[Any, np.dtype[np.float32]]
@@ -24,6 +34,14 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 class DeviceError(InternalError):
     """The device did not do what it was asked: timeout, unplugged, stuck or not the expected one."""
+
+
+class DeviceAwayError(DeviceError):
+    """The device does not answer now; the same call may succeed once it is back."""
+
+
+class LeaseLostError(DeviceError):
+    """Who lent the device has taken it back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import ipaddress
 import queue
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from hyle_protos.substrate import substrate_pb2 as pb
 from hyle_protos.substrate import substrate_pb2_grpc as rpc
 
 from hyle_substrates.attached import AttachedDriver
-from hyle_substrates.driver import Codes, Device, DeviceError, ProgramReport
+from hyle_substrates.driver import Codes, Device, DeviceAwayError, DeviceError, LeaseLostError, ProgramReport
 from hyle_substrates.wire import pack, unpack, unpack_profile
 
-__all__ = ["connect"]
+__all__ = ["Link", "channel_to", "connect", "explained"]
 
 OPTIONS = {"address", "timeout_s", "ca", "key", "certificate", "insecure"}
 _CHANNEL = [
@@ -31,13 +31,23 @@ _CHANNEL = [
 ]
 
 
-class _Link:
-    """One connection: a channel, and the Apply stream that owns the device while it is open."""
+class Link:
+    """One connection: a channel, and the Apply stream that owns the device while it is open.
 
-    def __init__(self, channel: grpc.Channel, timeout_s: float) -> None:
+    Args:
+        channel: To the server; closed with the link.
+        timeout_s: How long one call may take.
+        owner: Who the server knows as the device's owner; by default somebody new.
+
+    Raises:
+        DeviceError: Nobody answers there, or the device has another owner.
+    """
+
+    def __init__(self, channel: grpc.Channel, timeout_s: float, owner: str | None = None) -> None:
         self._channel, self._timeout_s = channel, timeout_s
         self._stub = rpc.SubstrateStub(channel)
-        self._owner = uuid.uuid4().hex
+        self._owner = owner or uuid.uuid4().hex
+        self._torn = False
         self._asked: queue.SimpleQueue[pb.ApplyRequest | None] = queue.SimpleQueue()
         self._answered: queue.SimpleQueue[pb.ApplyResponse | grpc.RpcError | None] = queue.SimpleQueue()
         try:
@@ -51,21 +61,29 @@ class _Link:
             raise
 
     def describe(self) -> Device:
+        """Return the device; contract: `Driver.describe`."""
         health = self._unary(self._stub.Health, pb.HealthRequest()).readings
         if not health.get("connected", 1.0):
-            raise DeviceError("The server has lost its device.", remedy="Check the device at the other end.")
+            raise DeviceAwayError("The server has lost its device.", remedy="Check the device at the other end.")
         said = self._described
         return Device(said.identity, self._profile, said.tiles, said.simulated, dict(health))
 
     def program(self, tile: int, targets: Codes) -> ProgramReport:
-        request = pb.ProgramRequest(owner=self._owner, tile=tile, targets=pack(targets))
+        """Write one tile; contract: `Driver.program`."""
+        return self.write(tile, targets, 0)
+
+    def write(self, tile: int, targets: Codes, number: int) -> ProgramReport:
+        """Write one tile; `number` counts its writes from 1, so that one may be sent again (0: not counted)."""
+        request = pb.ProgramRequest(owner=self._owner, tile=tile, targets=pack(targets), write=number)
         report = self._unary(self._stub.Program, request)
         return ProgramReport(tile, report.residual, report.seconds)
 
     def apply(self, tiles: Sequence[int], codes: Codes) -> Codes:
+        """Drive and read; contract: `Driver.apply`."""
         return unpack(self._exchange(pb.ApplyRequest(tiles=tiles, codes=pack(codes))).codes)
 
     def close(self) -> None:
+        """End the stream and the connection."""
         self._asked.put(None)
         with contextlib.suppress(AttributeError):
             self._stream.cancel()
@@ -84,13 +102,17 @@ class _Link:
             self._answered.put(error)
 
     def _exchange(self, request: pb.ApplyRequest) -> pb.ApplyResponse:
+        if self._torn:
+            raise ConnectionError("an answer was not waited for")
+        self._torn = True
         self._asked.put(request)
         try:
             answer = self._answered.get(timeout=self._timeout_s)
         except queue.Empty:
             raise TimeoutError(f"no answer in {self._timeout_s} s") from None
+        self._torn = False
         if isinstance(answer, grpc.RpcError):
-            raise _explained(answer)
+            raise explained(answer)
         if answer is None:
             raise ConnectionError("the server ended the stream")
         return answer
@@ -99,16 +121,36 @@ class _Link:
         try:
             return method(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
-            raise _explained(error) from error
+            raise explained(error) from error
 
 
-def _explained(error: grpc.RpcError) -> DeviceError:
+def explained(error: grpc.RpcError) -> DeviceError:
+    """Say what a failed call means."""
     code, details = error.code(), error.details() or "no details"
     if code is grpc.StatusCode.ABORTED:
         return DeviceError("The device has an owner already.", remedy="Stop the other program first.")
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        return LeaseLostError(details[:300], remedy="Begin again; what was learned so far can be kept by a checkpoint.")
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
         return DeviceError(f"The device refused: {details[:300]}", remedy="Encode with this device's profile.")
-    return DeviceError(f"The device does not answer ({code.name}: {details[:300]}).", remedy="Check its server.")
+    if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED):
+        return DeviceError(f"The server refused: {details[:300]}", remedy="Use a certificate with the role 'operate'.")
+    return DeviceAwayError(f"The device does not answer ({code.name}: {details[:300]}).", remedy="Check its server.")
+
+
+def channel_to(options: Mapping[str, str]) -> Callable[[], grpc.Channel]:
+    """Return what opens channels to a server.
+
+    Args:
+        options: As for `connect`.
+
+    Raises:
+        CallerError: The certificates cannot be read, or the connection would be open to all.
+    """
+    credentials, address = _credentials(options), options["address"]
+    if credentials is None:
+        return lambda: grpc.insecure_channel(address, _CHANNEL)
+    return lambda: grpc.secure_channel(address, credentials, _CHANNEL)
 
 
 def connect(options: Mapping[str, str]) -> AttachedDriver:
@@ -127,15 +169,8 @@ def connect(options: Mapping[str, str]) -> AttachedDriver:
         wrong = f"has no option {sorted(unknown)[0]!r}" if unknown else "needs the option 'address'"
         raise CallerError(f"The remote driver {wrong}.", remedy=f"Its options are {', '.join(sorted(OPTIONS))}.")
     timeout_s = _seconds(options.get("timeout_s", "10"))
-    credentials = _credentials(options)
-    address = options["address"]
-
-    def link() -> _Link:
-        if credentials is None:
-            return _Link(grpc.insecure_channel(address, _CHANNEL), timeout_s)
-        return _Link(grpc.secure_channel(address, credentials, _CHANNEL), timeout_s)
-
-    return AttachedDriver(link)
+    channel = channel_to(options)
+    return AttachedDriver(lambda: Link(channel(), timeout_s))
 
 
 def _seconds(text: str) -> float:

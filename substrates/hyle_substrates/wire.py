@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 import numpy as np
 from hyle_protos.substrate import substrate_pb2 as pb
@@ -10,7 +12,7 @@ from hyle_substrates.driver import Codes, DeviceError
 from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import load_substrate
 
-__all__ = ["pack", "pack_profile", "unpack", "unpack_profile"]
+__all__ = ["pack", "pack_profile", "profile_digest", "unpack", "unpack_profile"]
 
 
 def pack(values: Codes) -> pb.Matrix:
@@ -43,6 +45,11 @@ def unpack(matrix: pb.Matrix) -> Codes:
 def pack_profile(profile: Profile) -> bytes:
     """Write a profile as JSON."""
     return msgspec.json.encode(profile)
+
+
+def profile_digest(profile: Profile) -> str:
+    """SHA-256 of a profile, hexadecimal: the same on both ends of a wire."""
+    return hashlib.sha256(msgspec.json.encode(profile, order="sorted")).hexdigest()
 
 
 def unpack_profile(text: bytes) -> Profile:

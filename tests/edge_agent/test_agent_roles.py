@@ -13,6 +13,8 @@ from hyle_agent.config import read_config
 from hyle_agent.initial import write_initial
 from hyle_protos.control import control_pb2
 from hyle_protos.inference import inference_pb2
+from hyle_protos.maintenance import maintenance_pb2
+from hyle_protos.substrate import substrate_pb2
 from test_agent_tls import credentials
 
 OPEN_TO_QUERY = {
@@ -31,7 +33,7 @@ OPEN_TO_QUERY = {
 # From the protos, so that a new call is tested before anyone thinks of it: it is closed to `query` until named above.
 CALLS = [
     (f"/{service.full_name}/{method.name}", method)
-    for module in (control_pb2, inference_pb2)
+    for module in (control_pb2, inference_pb2, maintenance_pb2, substrate_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]

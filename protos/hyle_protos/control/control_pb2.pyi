@@ -11,18 +11,20 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("node", "agent_version", "uptime_s", "device", "models")
+    __slots__ = ("node", "agent_version", "uptime_s", "device", "models", "maintenance")
     NODE_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    MAINTENANCE_FIELD_NUMBER: _ClassVar[int]
     node: str
     agent_version: str
     uptime_s: float
     device: DeviceStatus
     models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
-    def __init__(self, node: _Optional[str] = ..., agent_version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., device: _Optional[_Union[DeviceStatus, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ...) -> None: ...
+    maintenance: str
+    def __init__(self, node: _Optional[str] = ..., agent_version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., device: _Optional[_Union[DeviceStatus, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., maintenance: _Optional[str] = ...) -> None: ...
 
 class DeviceStatus(_message.Message):
     __slots__ = ("driver", "identity", "profile", "simulated", "tiles", "tiles_used", "health")
@@ -50,18 +52,20 @@ class DeviceStatus(_message.Message):
     def __init__(self, driver: _Optional[str] = ..., identity: _Optional[str] = ..., profile: _Optional[str] = ..., simulated: _Optional[bool] = ..., tiles: _Optional[int] = ..., tiles_used: _Optional[int] = ..., health: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ("name", "slots", "active", "ready", "reason")
+    __slots__ = ("name", "slots", "active", "ready", "reason", "notice")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     name: str
     slots: _containers.RepeatedCompositeFieldContainer[SlotStatus]
     active: str
     ready: bool
     reason: str
-    def __init__(self, name: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[SlotStatus, _Mapping]]] = ..., active: _Optional[str] = ..., ready: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    notice: str
+    def __init__(self, name: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[SlotStatus, _Mapping]]] = ..., active: _Optional[str] = ..., ready: _Optional[bool] = ..., reason: _Optional[str] = ..., notice: _Optional[str] = ...) -> None: ...
 
 class SlotStatus(_message.Message):
     __slots__ = ("slot", "version", "digest", "counter", "signer", "self_test")

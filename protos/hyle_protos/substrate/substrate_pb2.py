@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _pool.POOL.AddSerializedFile(b'\n%hyle_protos/substrate/substrate.proto\x12\x11hyle.substrate.v1\"\x86\x01\n\x06Matrix\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0c\n\x04\x63ols\x18\x02 \x01(\r\x12\x30\n\x06\x66ormat\x18\x03 \x01(\x0e\x32 .hyle.substrate.v1.Matrix.Format\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\" \n\x06\x46ormat\x12\t\n\x05INT32\x10\x00\x12\x0b\n\x07\x46LOAT32\x10\x01\"\x11\n\x0f\x44\x65scribeRequest\"R\n\x0b\x44\x65scription\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\x0c\x12\r\n\x05tiles\x18\x03 \x01(\r\x12\x11\n\tsimulated\x18\x04 \x01(\x08\"Y\n\x0eProgramRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04tile\x18\x02 \x01(\r\x12*\n\x07targets\x18\x03 \x01(\x0b\x32\x19.hyle.substrate.v1.Matrix\"2\n\rProgramReport\x12\x10\n\x08residual\x18\x01 \x01(\x01\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"V\n\x0c\x41pplyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\r\n\x05tiles\x18\x02 \x03(\r\x12(\n\x05\x63odes\x18\x03 \x01(\x0b\x32\x19.hyle.substrate.v1.Matrix\"9\n\rApplyResponse\x12(\n\x05\x63odes\x18\x01 \x01(\x0b\x32\x19.hyle.substrate.v1.Matrix\"\x0f\n\rHealthRequest\"\x84\x01\n\x0eHealthResponse\x12\x41\n\x08readings\x18\x01 \x03(\x0b\x32/.hyle.substrate.v1.HealthResponse.ReadingsEntry\x1a/\n\rReadingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xca\x02\n\tSubstrate\x12N\n\x08\x44\x65scribe\x12\".hyle.substrate.v1.DescribeRequest\x1a\x1e.hyle.substrate.v1.Description\x12N\n\x07Program\x12!.hyle.substrate.v1.ProgramRequest\x1a .hyle.substrate.v1.ProgramReport\x12N\n\x05\x41pply\x12\x1f.hyle.substrate.v1.ApplyRequest\x1a .hyle.substrate.v1.ApplyResponse(\x01\x30\x01\x12M\n\x06Health\x12 .hyle.substrate.v1.HealthRequest\x1a!.hyle.substrate.v1.HealthResponseb\x06proto3')
+DESCRIPTOR = _pool.POOL.AddSerializedFile(b'\n%hyle_protos/substrate/substrate.proto\x12\x11hyle.substrate.v1\"\x86\x01\n\x06Matrix\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0c\n\x04\x63ols\x18\x02 \x01(\r\x12\x30\n\x06\x66ormat\x18\x03 \x01(\x0e\x32 .hyle.substrate.v1.Matrix.Format\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\" \n\x06\x46ormat\x12\t\n\x05INT32\x10\x00\x12\x0b\n\x07\x46LOAT32\x10\x01\"\x11\n\x0f\x44\x65scribeRequest\"R\n\x0b\x44\x65scription\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\x0c\x12\r\n\x05tiles\x18\x03 \x01(\r\x12\x11\n\tsimulated\x18\x04 \x01(\x08\"h\n\x0eProgramRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04tile\x18\x02 \x01(\r\x12*\n\x07targets\x18\x03 \x01(\x0b\x32\x19.hyle.substrate.v1.Matrix\x12\r\n\x05write\x18\x04 \x01(\x04\"2\n\rProgramReport\x12\x10\n\x08residual\x18\x01 \x01(\x01\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"V\n\x0c\x41pplyRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\r\n\x05tiles\x18\x02 \x03(\r\x12(\n\x05\x63odes\x18\x03 \x01(\x0b\x32\x19.hyle.substrate.v1.Matrix\"9\n\rApplyResponse\x12(\n\x05\x63odes\x18\x01 \x01(\x0b\x32\x19.hyle.substrate.v1.Matrix\"\x0f\n\rHealthRequest\"\x84\x01\n\x0eHealthResponse\x12\x41\n\x08readings\x18\x01 \x03(\x0b\x32/.hyle.substrate.v1.HealthResponse.ReadingsEntry\x1a/\n\rReadingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xca\x02\n\tSubstrate\x12N\n\x08\x44\x65scribe\x12\".hyle.substrate.v1.DescribeRequest\x1a\x1e.hyle.substrate.v1.Description\x12N\n\x07Program\x12!.hyle.substrate.v1.ProgramRequest\x1a .hyle.substrate.v1.ProgramReport\x12N\n\x05\x41pply\x12\x1f.hyle.substrate.v1.ApplyRequest\x1a .hyle.substrate.v1.ApplyResponse(\x01\x30\x01\x12M\n\x06Health\x12 .hyle.substrate.v1.HealthRequest\x1a!.hyle.substrate.v1.HealthResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,19 +42,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIPTION']._serialized_start=216
   _globals['_DESCRIPTION']._serialized_end=298
   _globals['_PROGRAMREQUEST']._serialized_start=300
-  _globals['_PROGRAMREQUEST']._serialized_end=389
-  _globals['_PROGRAMREPORT']._serialized_start=391
-  _globals['_PROGRAMREPORT']._serialized_end=441
-  _globals['_APPLYREQUEST']._serialized_start=443
-  _globals['_APPLYREQUEST']._serialized_end=529
-  _globals['_APPLYRESPONSE']._serialized_start=531
-  _globals['_APPLYRESPONSE']._serialized_end=588
-  _globals['_HEALTHREQUEST']._serialized_start=590
-  _globals['_HEALTHREQUEST']._serialized_end=605
-  _globals['_HEALTHRESPONSE']._serialized_start=608
-  _globals['_HEALTHRESPONSE']._serialized_end=740
-  _globals['_HEALTHRESPONSE_READINGSENTRY']._serialized_start=693
-  _globals['_HEALTHRESPONSE_READINGSENTRY']._serialized_end=740
-  _globals['_SUBSTRATE']._serialized_start=743
-  _globals['_SUBSTRATE']._serialized_end=1073
+  _globals['_PROGRAMREQUEST']._serialized_end=404
+  _globals['_PROGRAMREPORT']._serialized_start=406
+  _globals['_PROGRAMREPORT']._serialized_end=456
+  _globals['_APPLYREQUEST']._serialized_start=458
+  _globals['_APPLYREQUEST']._serialized_end=544
+  _globals['_APPLYRESPONSE']._serialized_start=546
+  _globals['_APPLYRESPONSE']._serialized_end=603
+  _globals['_HEALTHREQUEST']._serialized_start=605
+  _globals['_HEALTHREQUEST']._serialized_end=620
+  _globals['_HEALTHRESPONSE']._serialized_start=623
+  _globals['_HEALTHRESPONSE']._serialized_end=755
+  _globals['_HEALTHRESPONSE_READINGSENTRY']._serialized_start=708
+  _globals['_HEALTHRESPONSE_READINGSENTRY']._serialized_end=755
+  _globals['_SUBSTRATE']._serialized_start=758
+  _globals['_SUBSTRATE']._serialized_end=1088
 # @@protoc_insertion_point(module_scope)

@@ -42,14 +42,16 @@ class Description(_message.Message):
     def __init__(self, identity: _Optional[str] = ..., profile: _Optional[bytes] = ..., tiles: _Optional[int] = ..., simulated: _Optional[bool] = ...) -> None: ...
 
 class ProgramRequest(_message.Message):
-    __slots__ = ("owner", "tile", "targets")
+    __slots__ = ("owner", "tile", "targets", "write")
     OWNER_FIELD_NUMBER: _ClassVar[int]
     TILE_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
     owner: str
     tile: int
     targets: Matrix
-    def __init__(self, owner: _Optional[str] = ..., tile: _Optional[int] = ..., targets: _Optional[_Union[Matrix, _Mapping]] = ...) -> None: ...
+    write: int
+    def __init__(self, owner: _Optional[str] = ..., tile: _Optional[int] = ..., targets: _Optional[_Union[Matrix, _Mapping]] = ..., write: _Optional[int] = ...) -> None: ...
 
 class ProgramReport(_message.Message):
     __slots__ = ("residual", "seconds")
