@@ -209,6 +209,7 @@ class Client:
             sent_blobs=sent.blobs,
             sent_bytes=sent.size,
             bundle_bytes=sum(entry.size for entry in bundle.manifest.files.values()),
+            notice=installed.notice,
         )
 
 

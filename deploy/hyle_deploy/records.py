@@ -46,13 +46,14 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One model: its slots, the one that serves ("" for none), and why it is not ready if it is not."""
+    """One model: its slots, the one that serves ("" for none), why it is not ready if it is not, and what to know."""
 
     name: str
     active: str
     ready: bool
     reason: str
     slots: tuple[SlotState, ...]
+    notice: str = ""
 
     @property
     def serving(self) -> SlotState | None:
@@ -75,13 +76,14 @@ class DeviceState:
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """One agent: its name, version, device and models, ordered by name."""
+    """One agent: its name, version, device, models ordered by name, and who has its device for maintenance."""
 
     node: str
     agent_version: str
     uptime_s: float
     device: DeviceState
     models: tuple[ModelState, ...]
+    maintenance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DeployResult:
-    """What a deployment did; `sent_bytes` of the bundle's `bundle_bytes` had to travel."""
+    """What a deployment did; `sent_bytes` of the bundle's `bundle_bytes` had to travel.
+
+    `notice` is what the agent says of the bundle, such as that it was adapted on another device.
+    """
 
     model: str
     version: str
@@ -126,6 +131,7 @@ class DeployResult:
     sent_blobs: int
     sent_bytes: int
     bundle_bytes: int
+    notice: str = ""
 
 
 def self_test(report: control.SelfTestReport) -> SelfTest:
@@ -139,7 +145,8 @@ def _slot(message: control.SlotStatus) -> SlotState:
 
 
 def _model(message: control.ModelStatus) -> ModelState:
-    return ModelState(message.name, message.active, message.ready, message.reason, tuple(map(_slot, message.slots)))
+    slots = tuple(map(_slot, message.slots))
+    return ModelState(message.name, message.active, message.ready, message.reason, slots, message.notice)
 
 
 def agent_status(message: control.StatusResponse) -> AgentStatus:
@@ -155,7 +162,7 @@ def agent_status(message: control.StatusResponse) -> AgentStatus:
         health=dict(device.health),
     )
     models = tuple(sorted(map(_model, message.models), key=lambda model: model.name))
-    return AgentStatus(message.node, message.agent_version, message.uptime_s, state, models)
+    return AgentStatus(message.node, message.agent_version, message.uptime_s, state, models, message.maintenance)
 
 
 def model_info(message: oip.ModelMetadataResponse) -> ModelInfo:

@@ -110,7 +110,14 @@ class ControlService:
 
     async def _install(self, request: pb.InstallRequest, call: Call) -> pb.InstallResponse:
         done = await self._operator.run(lambda controller: controller.install(request.manifest, request.signature))
-        return pb.InstallResponse(model=done.model, slot=done.slot, digest=done.digest, self_test=_report(done.tested))
+        loaded = self._models.find(done.model).loaded.get(done.slot)
+        return pb.InstallResponse(
+            model=done.model,
+            slot=done.slot,
+            digest=done.digest,
+            self_test=_report(done.tested),
+            notice=loaded.notice if loaded is not None else "",
+        )
 
     async def _activate(self, request: pb.ActivateRequest, call: Call) -> pb.ActivateResponse:
         slot = await self._operator.run(lambda controller: controller.activate(request.model, request.digest))
@@ -153,5 +160,10 @@ def _model(model: Model) -> pb.ModelStatus:
         for letter, record in sorted(model.state.slots.items())
     ]
     return pb.ModelStatus(
-        name=model.name, slots=slots, active=model.state.active, ready=model.serving is not None, reason=model.reason
+        name=model.name,
+        slots=slots,
+        active=model.state.active,
+        ready=model.serving is not None,
+        reason=model.reason,
+        notice=model.serving.notice if model.serving is not None else "",
     )

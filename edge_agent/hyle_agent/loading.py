@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from hyle_substrates.driver import Device, Driver
 from hyle_agent import disk
 from hyle_agent.device_thread import DeviceThread
 from hyle_agent.errors import ConflictError, NotReadyError, SelfTestError, StoreError
+from hyle_agent.measured import notice_of
 from hyle_agent.models import Loaded, Tested
 from hyle_agent.program import Array, Load
 from hyle_agent.tiles import Span, TileMap, tiles_needed, window
 from hyle_agent.trust import Trust
 
 __all__ = ["Admitted", "SlotLoader", "run_batch"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +104,16 @@ class SlotLoader:
         def program(driver: Driver) -> Loaded:
             made = self._load(folder, manifest, window(driver, span), threads=self._threads)
             simulated = "twin" if self.described.simulated else "hardware"
-            return Loaded(digest, manifest, made, span, simulated if made.tiles else "digital")
+            notice = notice_of(manifest, self.described)
+            return Loaded(digest, manifest, made, span, simulated if made.tiles else "digital", notice=notice)
 
         try:
             loaded = self._device.call(program)
         except BaseException:
             self.tiles.free(span)
             raise
+        if loaded.notice:
+            _LOG.warning("%s %s was %s", manifest.name, manifest.version, loaded.notice)
         return loaded, self._proven(loaded)
 
     def load_aside(self, folder: Path, digest: str, driver: Driver) -> Loaded:

@@ -35,7 +35,7 @@ class Loaded:
 
     `substrate` says what answers: `hardware`, `twin` or `digital`. `closed` is written on the device thread only.
     `calibrated_at` is when its compensation was measured, seconds since the epoch; `plan` what serving made of its
-    manifest.
+    manifest, `notice` what people should know of it.
     """
 
     digest: str
@@ -46,6 +46,7 @@ class Loaded:
     closed: bool = False
     calibrated_at: float = field(default_factory=time.time)
     plan: Any = None
+    notice: str = ""
 
     @property
     def calibration(self) -> str:

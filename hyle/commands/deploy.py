@@ -47,6 +47,8 @@ def render(result: dict[str, object], console: Console) -> None:
     deployed = msgspec.convert(result, DeployResult)
     verb = "serves" if deployed.activated else "waits in its slot"
     console.say(f"{deployed.model} {deployed.version} {verb} on {result['agent']}, slot {deployed.slot}.")
+    if deployed.notice:
+        console.say(f"note: it was {deployed.notice}.")
     console.say(
         f"sent {deployed.sent_bytes / 1e6:.2f} of {deployed.bundle_bytes / 1e6:.2f} MB ({deployed.sent_blobs} files)"
     )

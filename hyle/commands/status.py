@@ -47,9 +47,12 @@ def render(result: dict[str, object], console: Console) -> None:
     ]
     if rows:
         console.table("", ("model", "version", "slot", "state", "signer", "digest"), rows)
+    if status.maintenance:
+        console.say(status.maintenance)
     for model in status.models:
-        if model.reason:
-            console.say(f"{model.name}: {model.reason}")
+        for words in (model.reason, model.notice):
+            if words:
+                console.say(f"{model.name}: {words}")
 
 
 def _state(active: bool, ready: bool) -> str:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _pool.POOL.AddSerializedFile(b'\n!hyle_protos/control/control.proto\x12\x0fhyle.control.v1\"\x0f\n\rStatusRequest\"\xb9\x01\n\x0eStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12-\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x1d.hyle.control.v1.DeviceStatus\x12,\n\x06models\x18\x05 \x03(\x0b\x32\x1c.hyle.control.v1.ModelStatus\x12\x13\n\x0bmaintenance\x18\n \x01(\t\"\xe1\x01\n\x0c\x44\x65viceStatus\x12\x0e\n\x06\x64river\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x11\n\tsimulated\x18\x04 \x01(\x08\x12\r\n\x05tiles\x18\x05 \x01(\r\x12\x12\n\ntiles_used\x18\x06 \x01(\r\x12\x39\n\x06health\x18\x07 \x03(\x0b\x32).hyle.control.v1.DeviceStatus.HealthEntry\x1a-\n\x0bHealthEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x86\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x05slots\x18\x02 \x03(\x0b\x32\x1b.hyle.control.v1.SlotStatus\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06notice\x18\n \x01(\t\"\x90\x01\n\nSlotStatus\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x04 \x01(\x04\x12\x0e\n\x06signer\x18\x05 \x01(\t\x12\x32\n\tself_test\x18\x06 \x01(\x0b\x32\x1f.hyle.control.v1.SelfTestReport\"Q\n\x0eSelfTestReport\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x10\n\x08residual\x18\x02 \x01(\x01\x12\x11\n\ttolerance\x18\x03 \x01(\x01\x12\n\n\x02\x61t\x18\x04 \x01(\x01\"2\n\x0bPlanRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"6\n\x0cPlanResponse\x12\x0f\n\x07missing\x18\x01 \x03(\t\x12\x15\n\rmissing_bytes\x18\x02 \x01(\x04\"7\n\tBlobChunk\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\".\n\x0eUploadResponse\x12\r\n\x05\x62lobs\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"5\n\x0eInstallRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"r\n\x0fInstallResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x32\n\tself_test\x18\x04 \x01(\x0b\x32\x1f.hyle.control.v1.SelfTestReport\"0\n\x0f\x41\x63tivateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\" \n\x10\x41\x63tivateResponse\x12\x0c\n\x04slot\x18\x01 \x01(\t\" \n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\"1\n\x10RollbackResponse\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\" \n\x0fSelfTestRequest\x12\r\n\x05model\x18\x01 \x01(\t\"C\n\x10SelfTestResponse\x12/\n\x06report\x18\x01 \x01(\x0b\x32\x1f.hyle.control.v1.SelfTestReport\"\x1e\n\rRemoveRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x10\n\x0eRemoveResponse2\xee\x04\n\x07\x43ontrol\x12I\n\x06Status\x12\x1e.hyle.control.v1.StatusRequest\x1a\x1f.hyle.control.v1.StatusResponse\x12\x43\n\x04Plan\x12\x1c.hyle.control.v1.PlanRequest\x1a\x1d.hyle.control.v1.PlanResponse\x12G\n\x06Upload\x12\x1a.hyle.control.v1.BlobChunk\x1a\x1f.hyle.control.v1.UploadResponse(\x01\x12L\n\x07Install\x12\x1f.hyle.control.v1.InstallRequest\x1a .hyle.control.v1.InstallResponse\x12O\n\x08\x41\x63tivate\x12 .hyle.control.v1.ActivateRequest\x1a!.hyle.control.v1.ActivateResponse\x12O\n\x08Rollback\x12 .hyle.control.v1.RollbackRequest\x1a!.hyle.control.v1.RollbackResponse\x12O\n\x08SelfTest\x12 .hyle.control.v1.SelfTestRequest\x1a!.hyle.control.v1.SelfTestResponse\x12I\n\x06Remove\x12\x1e.hyle.control.v1.RemoveRequest\x1a\x1f.hyle.control.v1.RemoveResponseb\x06proto3')
+DESCRIPTOR = _pool.POOL.AddSerializedFile(b'\n!hyle_protos/control/control.proto\x12\x0fhyle.control.v1\"\x0f\n\rStatusRequest\"\xb9\x01\n\x0eStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12-\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x1d.hyle.control.v1.DeviceStatus\x12,\n\x06models\x18\x05 \x03(\x0b\x32\x1c.hyle.control.v1.ModelStatus\x12\x13\n\x0bmaintenance\x18\n \x01(\t\"\xe1\x01\n\x0c\x44\x65viceStatus\x12\x0e\n\x06\x64river\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x0f\n\x07profile\x18\x03 \x01(\t\x12\x11\n\tsimulated\x18\x04 \x01(\x08\x12\r\n\x05tiles\x18\x05 \x01(\r\x12\x12\n\ntiles_used\x18\x06 \x01(\r\x12\x39\n\x06health\x18\x07 \x03(\x0b\x32).hyle.control.v1.DeviceStatus.HealthEntry\x1a-\n\x0bHealthEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x86\x01\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x05slots\x18\x02 \x03(\x0b\x32\x1b.hyle.control.v1.SlotStatus\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\t\x12\r\n\x05ready\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06notice\x18\n \x01(\t\"\x90\x01\n\nSlotStatus\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07\x63ounter\x18\x04 \x01(\x04\x12\x0e\n\x06signer\x18\x05 \x01(\t\x12\x32\n\tself_test\x18\x06 \x01(\x0b\x32\x1f.hyle.control.v1.SelfTestReport\"Q\n\x0eSelfTestReport\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x10\n\x08residual\x18\x02 \x01(\x01\x12\x11\n\ttolerance\x18\x03 \x01(\x01\x12\n\n\x02\x61t\x18\x04 \x01(\x01\"2\n\x0bPlanRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"6\n\x0cPlanResponse\x12\x0f\n\x07missing\x18\x01 \x03(\t\x12\x15\n\rmissing_bytes\x18\x02 \x01(\x04\"7\n\tBlobChunk\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\".\n\x0eUploadResponse\x12\r\n\x05\x62lobs\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"5\n\x0eInstallRequest\x12\x10\n\x08manifest\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x82\x01\n\x0fInstallResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x32\n\tself_test\x18\x04 \x01(\x0b\x32\x1f.hyle.control.v1.SelfTestReport\x12\x0e\n\x06notice\x18\n \x01(\t\"0\n\x0f\x41\x63tivateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\" \n\x10\x41\x63tivateResponse\x12\x0c\n\x04slot\x18\x01 \x01(\t\" \n\x0fRollbackRequest\x12\r\n\x05model\x18\x01 \x01(\t\"1\n\x10RollbackResponse\x12\x0c\n\x04slot\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\" \n\x0fSelfTestRequest\x12\r\n\x05model\x18\x01 \x01(\t\"C\n\x10SelfTestResponse\x12/\n\x06report\x18\x01 \x01(\x0b\x32\x1f.hyle.control.v1.SelfTestReport\"\x1e\n\rRemoveRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x10\n\x0eRemoveResponse2\xee\x04\n\x07\x43ontrol\x12I\n\x06Status\x12\x1e.hyle.control.v1.StatusRequest\x1a\x1f.hyle.control.v1.StatusResponse\x12\x43\n\x04Plan\x12\x1c.hyle.control.v1.PlanRequest\x1a\x1d.hyle.control.v1.PlanResponse\x12G\n\x06Upload\x12\x1a.hyle.control.v1.BlobChunk\x1a\x1f.hyle.control.v1.UploadResponse(\x01\x12L\n\x07Install\x12\x1f.hyle.control.v1.InstallRequest\x1a .hyle.control.v1.InstallResponse\x12O\n\x08\x41\x63tivate\x12 .hyle.control.v1.ActivateRequest\x1a!.hyle.control.v1.ActivateResponse\x12O\n\x08Rollback\x12 .hyle.control.v1.RollbackRequest\x1a!.hyle.control.v1.RollbackResponse\x12O\n\x08SelfTest\x12 .hyle.control.v1.SelfTestRequest\x1a!.hyle.control.v1.SelfTestResponse\x12I\n\x06Remove\x12\x1e.hyle.control.v1.RemoveRequest\x1a\x1f.hyle.control.v1.RemoveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,24 +57,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADRESPONSE']._serialized_end=1065
   _globals['_INSTALLREQUEST']._serialized_start=1067
   _globals['_INSTALLREQUEST']._serialized_end=1120
-  _globals['_INSTALLRESPONSE']._serialized_start=1122
-  _globals['_INSTALLRESPONSE']._serialized_end=1236
-  _globals['_ACTIVATEREQUEST']._serialized_start=1238
-  _globals['_ACTIVATEREQUEST']._serialized_end=1286
-  _globals['_ACTIVATERESPONSE']._serialized_start=1288
-  _globals['_ACTIVATERESPONSE']._serialized_end=1320
-  _globals['_ROLLBACKREQUEST']._serialized_start=1322
-  _globals['_ROLLBACKREQUEST']._serialized_end=1354
-  _globals['_ROLLBACKRESPONSE']._serialized_start=1356
-  _globals['_ROLLBACKRESPONSE']._serialized_end=1405
-  _globals['_SELFTESTREQUEST']._serialized_start=1407
-  _globals['_SELFTESTREQUEST']._serialized_end=1439
-  _globals['_SELFTESTRESPONSE']._serialized_start=1441
-  _globals['_SELFTESTRESPONSE']._serialized_end=1508
-  _globals['_REMOVEREQUEST']._serialized_start=1510
-  _globals['_REMOVEREQUEST']._serialized_end=1540
-  _globals['_REMOVERESPONSE']._serialized_start=1542
-  _globals['_REMOVERESPONSE']._serialized_end=1558
-  _globals['_CONTROL']._serialized_start=1561
-  _globals['_CONTROL']._serialized_end=2183
+  _globals['_INSTALLRESPONSE']._serialized_start=1123
+  _globals['_INSTALLRESPONSE']._serialized_end=1253
+  _globals['_ACTIVATEREQUEST']._serialized_start=1255
+  _globals['_ACTIVATEREQUEST']._serialized_end=1303
+  _globals['_ACTIVATERESPONSE']._serialized_start=1305
+  _globals['_ACTIVATERESPONSE']._serialized_end=1337
+  _globals['_ROLLBACKREQUEST']._serialized_start=1339
+  _globals['_ROLLBACKREQUEST']._serialized_end=1371
+  _globals['_ROLLBACKRESPONSE']._serialized_start=1373
+  _globals['_ROLLBACKRESPONSE']._serialized_end=1422
+  _globals['_SELFTESTREQUEST']._serialized_start=1424
+  _globals['_SELFTESTREQUEST']._serialized_end=1456
+  _globals['_SELFTESTRESPONSE']._serialized_start=1458
+  _globals['_SELFTESTRESPONSE']._serialized_end=1525
+  _globals['_REMOVEREQUEST']._serialized_start=1527
+  _globals['_REMOVEREQUEST']._serialized_end=1557
+  _globals['_REMOVERESPONSE']._serialized_start=1559
+  _globals['_REMOVERESPONSE']._serialized_end=1575
+  _globals['_CONTROL']._serialized_start=1578
+  _globals['_CONTROL']._serialized_end=2200
 # @@protoc_insertion_point(module_scope)

@@ -138,16 +138,18 @@ class InstallRequest(_message.Message):
     def __init__(self, manifest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class InstallResponse(_message.Message):
-    __slots__ = ("model", "slot", "digest", "self_test")
+    __slots__ = ("model", "slot", "digest", "self_test", "notice")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SELF_TEST_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     model: str
     slot: str
     digest: str
     self_test: SelfTestReport
-    def __init__(self, model: _Optional[str] = ..., slot: _Optional[str] = ..., digest: _Optional[str] = ..., self_test: _Optional[_Union[SelfTestReport, _Mapping]] = ...) -> None: ...
+    notice: str
+    def __init__(self, model: _Optional[str] = ..., slot: _Optional[str] = ..., digest: _Optional[str] = ..., self_test: _Optional[_Union[SelfTestReport, _Mapping]] = ..., notice: _Optional[str] = ...) -> None: ...
 
 class ActivateRequest(_message.Message):
     __slots__ = ("model", "digest")
