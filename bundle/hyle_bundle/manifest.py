@@ -12,6 +12,7 @@ from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME, FileNameError, chec
 __all__ = [
     "FORMAT",
     "Block",
+    "Box",
     "Convolution",
     "FileEntry",
     "Golden",
@@ -117,6 +118,31 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     reference: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
 
 
+class Box(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One layer on a black box: matter that is no matrix, whose twin was fitted.
+
+    `matter` is the fitted twin's name and `identity` that of the device it was fitted to; `correlation` and `error` are
+    what the fit reached on samples that it never saw. The layer's `inputs` and its `count` parameters (the tensor
+    `values` of `programming.safetensors`) are cut to [`low`, `high`] before they are driven. `noise` names the
+    scalar that scales the twin's error in the graph.
+    """
+
+    name: Name
+    matter: Name
+    identity: str
+    input: Name
+    output: Name
+    inputs: Count
+    outputs: Count
+    low: float
+    high: float
+    noise: Name
+    correlation: float
+    error: float
+    count: Count = 0
+    values: str = ""
+
+
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One step of execution: a digital segment (an ONNX file) and then the layers that it feeds."""
 
@@ -183,6 +209,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     golden: Golden
     files: dict[str, FileEntry]
     largest_inputs: dict[Name, Annotated[float, msgspec.Meta(ge=0.0)]] = {}
+    boxes: tuple[Box, ...] = ()
     stackable: bool = True
     measured_on: MeasuredOn | None = None
 

@@ -15,6 +15,7 @@ from hyle_bundle.manifest import Golden, Layer, Manifest, TensorInfo
 from hyle_substrates.profile import Profile
 
 from hyle_compiler.activations import Observed, float_session, observe
+from hyle_compiler.boxes import box_tensors, describe_boxes
 from hyle_compiler.calibrate import Calibrated, calibrate
 from hyle_compiler.evaluate import DATATYPES
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, write_golden
@@ -92,9 +93,9 @@ def build(
     if measure is not None:
         progress("calibrating on the device")
         calibrated = tuple(measure(layer, seen[layer.placed.layer.name]) for layer in calibrated)
-    described = tuple(map(describe_layer, calibrated))
+    described, boxes = tuple(map(describe_layer, calibrated)), describe_boxes(model)
     progress("writing the graphs")
-    manifest = _manifest(model, profile, identity, described)
+    manifest = msgspec.structs.replace(_manifest(model, profile, identity, described), boxes=boxes)
     lowered = _write_graphs(folder, model, described, calibrated, profile)
     if samples.whole:
         write_golden(folder / GOLDEN, Samples({}, None), {}, described, calibrated)
@@ -167,6 +168,7 @@ def _write_graphs(
             del makers[name]
     for layer, measured in zip(layers, calibrated, strict=True):
         makers |= layer_tensors(layer, measured, profile.noise_factor)
+    makers |= box_tensors(model, describe_boxes(model))
     tensors = store(makers)
     write_stored(folder / PROGRAMMING, tensors.values())
     attach(model, calibrated, profile, tensors)

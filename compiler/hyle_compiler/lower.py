@@ -136,7 +136,9 @@ def _open_weights(model: ir.Model, layers: Sequence[Layer]) -> None:
 
 def _open_noise(model: ir.Model, layers: Sequence[Layer]) -> None:
     """Let an instance supply the table that noise is read from, where there is any."""
-    calls = [node for node in ir.traversal.RecursiveGraphIterator(model.graph) if node.domain == DOMAIN]
+    names = {layer.name for layer in layers}
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    calls = [node for node in nodes if node.domain == DOMAIN and node.name in names]
     table = _instance(model.graph, DEVIATES, ir.Shape((RUNS, RUN)))
     read_noise_from_table(model, {layer.name: layer for layer in layers}, calls, table)
     if not table.uses():

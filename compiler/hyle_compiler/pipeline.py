@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,10 +22,14 @@ from hyle_compiler import budget as budgets
 from hyle_compiler import report as reports
 from hyle_compiler.adapt.method import Augment, Budget
 from hyle_compiler.adapting import Adaptation, adapt
+from hyle_compiler.box_function import BoundTwin
+from hyle_compiler.box_target import only_boxes
+from hyle_compiler.boxes import attach_boxes, box_report, describe_boxes, take_twins
 from hyle_compiler.build import Identity, build
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.errors import ModelError, OutputError, PlacementError, VerificationError
 from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_body, run_batches, score
+from hyle_compiler.fitting.graph import read_fit
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
 from hyle_compiler.lower_opset import lower_opset
 from hyle_compiler.partition import Partition, partition
@@ -70,6 +74,7 @@ class Options:
         max_drop: Most accuracy that may be lost, as a fraction; None puts every layer that fits on physics.
         budget_ages_s: Ages in seconds at which `max_drop` is kept.
         most_replicas: On how many sets of tiles a layer may lie to keep `max_drop`; tried by doubling.
+        black_boxes: Fitted twins, ONNX files of `hyle fit`, by the operator or node of the model that runs on them.
     """
 
     name: str | None = None
@@ -88,6 +93,7 @@ class Options:
     max_drop: float | None = None
     budget_ages_s: tuple[float, ...] = (86400.0,)
     most_replicas: int = 4
+    black_boxes: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +151,18 @@ def _compile(
 ) -> Compiled:
     progress("reading the model")
     digest = source_digest_checked(model_path)
-    model = _fresh(model_path, profile)
+    twins = {name: BoundTwin.of(*read_fit(path)) for name, path in options.black_boxes.items()}
+    model = _fresh(model_path, profile, twins)
     samples = load_samples(calibration, input_specs(model))
-    parts = partition(model)
-    if not parts.physical:
+    parts = only_boxes(partition(model), profile)
+    if not parts.physical and not describe_boxes(model):
         reasons = "; ".join(f"{d.node}: {d.reason}" for d in parts.digital) or "it has no MatMul, Gemm or Conv"
         raise PlacementError(
             f"No layer of {model_path.name} fits {profile.name}: {reasons}.",
             remedy="Give a model with constant weights.",
         )
-    parts, budget = _budgeted(model_path, model, parts, samples, profile, options, progress)
+    fresh = partial(_fresh, model_path, profile, twins)
+    parts, budget = _budgeted(fresh, model, parts, samples, profile, options, progress)
     name = options.name or _default_name(model_path)
     with _attached(parts, profile, name, options, progress) as attached:
         if attached is not None and options.compensation is None:
@@ -177,6 +185,7 @@ def _compile(
         )
         report |= {"adaptation": adaptation} if adaptation else {}
         report |= {"budget": budget} if budget else {}
+        report |= {"black_boxes": box_report(verified.boxes)} if verified.boxes else {}
         if attached is not None:
             verified = attached.signed(verified, adaptation.get("method", "calibrate"))
             report |= {"device": attached.as_json()}
@@ -189,13 +198,17 @@ def _compile(
     return Compiled(out, bundle_digest, verified, report)
 
 
-def _fresh(path: Path, profile: Profile) -> ir.Model:
-    model = simplify(read_model(path))
-    return lower_opset(model) if profile.noise_codes else model
+def _fresh(path: Path, profile: Profile, given: Mapping[str, BoundTwin]) -> ir.Model:
+    model = read_model(path, physical=True)
+    twins = take_twins(model, given)
+    model = simplify(model)
+    model = lower_opset(model) if profile.noise_codes or twins else model
+    attach_boxes(model, twins)
+    return model
 
 
 def _budgeted(
-    path: Path,
+    fresh: Callable[[], ir.Model],
     model: ir.Model,
     parts: Partition,
     samples: Samples,
@@ -207,7 +220,7 @@ def _budgeted(
     if options.max_drop is None:
         return parts, {}
     question = budgets.Question(
-        lambda: _fresh(path, profile),
+        fresh,
         samples,
         profile,
         Identity("budget", "1", 1, options.seed, "0" * 64, options.copies, options.compensation),
@@ -322,11 +335,10 @@ def _verify(
     nominal = run_batches(exact_body(folder, manifest, profile, fused=False), some, first)
     if profile.substrate == "ideal" and not profile.adc.levels:
         _check_ideal(nominal, answers[:count])
-    ages, seeds = (
-        ((0.0,), (options.seed,))
-        if profile.substrate == "ideal" and not profile.adc.levels
-        else (VERIFY_AGES_S, range(options.seed, options.seed + options.instances))
-    )
+    ageless = profile.substrate == "ideal" and not profile.adc.levels
+    ages = (0.0,) if ageless else VERIFY_AGES_S
+    instances = 1 if ageless and not manifest.boxes else options.instances
+    seeds = range(options.seed, options.seed + instances)
     evaluation = evaluate_folder(
         folder, manifest, profile, some, labels, metric=metric, ages_s=ages, seeds=list(seeds), progress=progress
     )
@@ -340,7 +352,7 @@ def _verify(
         exact_score=score(nominal, labels),
         evaluation=as_json(evaluation),
     )
-    golden = Golden(min(GOLDEN_SAMPLES, len(answers)), *_tolerance(evaluation))
+    golden = Golden(min(GOLDEN_SAMPLES, len(answers)), *_tolerance(evaluation, fitted=bool(manifest.boxes)))
     manifest = msgspec.structs.replace(manifest, golden=golden)
     if attached is not None:
         progress("running the compiled model on the device")
@@ -372,8 +384,15 @@ def _check_codes(got: Array, want: Array) -> None:
         )
 
 
-def _tolerance(evaluation: Evaluation) -> tuple[float, str]:
-    """Six standard deviations above the mean residual of the verified instances, at the worst age."""
+def _tolerance(evaluation: Evaluation, fitted: bool) -> tuple[float, str]:
+    """Six standard deviations above the mean residual of the verified instances, at the worst age.
+
+    With a fitted twin it is three times the mean: its error is no noise but may be one and the same for all golden
+    vectors, and is then, in the worst case, as rare beyond that as a normal deviate beyond three.
+    """
+    if fitted:
+        bound = max(3.0 * float(np.mean(age.residuals)) for age in evaluation.ages)
+        return float(f"{max(bound, IDEAL_TOLERANCE):.6g}"), "three times the twin's residual with its held-out error"
     bounds = []
     for age in evaluation.ages:
         spread = float(np.std(age.residuals, ddof=1)) if len(age.residuals) > 1 else 0.0

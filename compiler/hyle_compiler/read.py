@@ -19,8 +19,12 @@ OLDEST_OPSET = 13
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
 
-def read_model(path: Path) -> ir.Model:
+def read_model(path: Path, physical: bool = False) -> ir.Model:
     """Read a model with its external data mapped, not loaded.
+
+    Args:
+        path: The file.
+        physical: Whether nodes of the domain `hyle.physical` may have no function yet.
 
     Raises:
         ModelError: The file is missing, no ONNX, truncated, of an opset below 13, has an operator that nobody knows,
@@ -36,7 +40,7 @@ def read_model(path: Path) -> ir.Model:
             f"{path.name} is not a valid ONNX model: {_first_line(error)}.", remedy="Export the model again."
         ) from error
     _check_opset(model, path)
-    _check_operators(model)
+    _check_operators(model, ("hyle.physical",) if physical else ())
     _check_weights(model)
     return model
 
@@ -107,12 +111,12 @@ def _check_opset(model: ir.Model, path: Path) -> None:
         )
 
 
-def _check_operators(model: ir.Model) -> None:
+def _check_operators(model: ir.Model, domains: tuple[str, ...]) -> None:
     local = {identifier[:2] for identifier in model.functions}
     version = model.opset_imports.get("", 0)
     for node in all_nodes(model.graph):
         if (node.domain, node.op_type) in local or node.domain not in ("", "ai.onnx"):
-            if node.domain not in STANDARD_DOMAINS and (node.domain, node.op_type) not in local:
+            if node.domain not in (*STANDARD_DOMAINS, *domains) and (node.domain, node.op_type) not in local:
                 raise ModelError(
                     f"Node {node.name!r} is a {node.op_type} of the unknown domain {node.domain!r}.",
                     remedy="Export the model with standard ONNX operators.",

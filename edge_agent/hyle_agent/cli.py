@@ -16,7 +16,7 @@ from hyle_substrates.driver import Driver
 
 from hyle_agent.agent import Agent
 from hyle_agent.config import Config
-from hyle_agent.drivers import find_matrix_driver
+from hyle_agent.drivers import find_device
 from hyle_agent.program import Load
 
 __all__ = ["announce", "serve"]
@@ -46,7 +46,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _leave_no_core()
     _mind_the_clock(config)
-    agent = Agent(config, load=load or _load(), connect=connect or find_matrix_driver(config.driver.name))
+    agent = Agent(config, load=load or _load(), connect=connect or _device(config))
     asyncio.run(_run(agent, ready))
 
 
@@ -69,6 +69,11 @@ async def _run(agent: Agent, ready: Callable[[str], None]) -> None:
         await stopped.wait()
     finally:
         await agent.stop()
+
+
+def _device(config: Config) -> Callable[[Mapping[str, str]], Driver]:
+    box = config.black_box
+    return find_device(config.driver.name, box.name if box else "", box.words() if box else {})
 
 
 def _leave_no_core() -> None:

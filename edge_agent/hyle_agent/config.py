@@ -63,6 +63,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         self_test_interval_s: Time between self-tests of what serves, 0 for none.
         driver: The device.
         maintenance: How the device is lent to who calibrates or adapts on it.
+        black_box: A black box beside a matrix device, for bundles that have layers of both kinds.
         tls: Certificates; without them the agent serves in the clear, on loopback only.
         telemetry: The table that `hyle_agent.telemetry.TelemetryConfig` reads; without it nothing is reported.
     """
@@ -81,6 +82,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     self_test_interval_s: Seconds = 300.0
     driver: DriverConfig = DriverConfig()
     maintenance: MaintenanceConfig = MaintenanceConfig()
+    black_box: DriverConfig | None = None
     tls: Tls | None = None
     telemetry: dict[str, Any] | None = None
 

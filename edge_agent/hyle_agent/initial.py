@@ -55,6 +55,11 @@ self_test_interval_s = 300.0
 # The driver that owns the device. "twin" simulates one.
 name = "twin"
 
+# A black box beside a matrix device, for bundles with layers of both kinds; a black box alone is the driver.
+# [black_box]
+# name = "audio"
+# options = {{ device = "default", inputs = 8 }}
+
 [driver.options]
 # Of the twin: which device, and which instance of it.
 profile = "pcm-hermes"

@@ -105,7 +105,9 @@ class SlotLoader:
             made = self._load(folder, manifest, window(driver, span), threads=self._threads)
             simulated = "twin" if self.described.simulated else "hardware"
             notice = notice_of(manifest, self.described)
-            return Loaded(digest, manifest, made, span, simulated if made.tiles else "digital", notice=notice)
+            return Loaded(
+                digest, manifest, made, span, simulated if made.tiles or manifest.boxes else "digital", notice=notice
+            )
 
         try:
             loaded = self._device.call(program)

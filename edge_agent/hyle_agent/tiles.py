@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hyle_bundle.manifest import Manifest
-from hyle_substrates.driver import Codes, Device, Driver, ProgramReport, SimulatedMatter, Weights
+from hyle_substrates.box_driver import Responsive
+from hyle_substrates.driver import BlackBoxInfo, Codes, Device, Driver, Floats, ProgramReport, SimulatedMatter, Weights
 
 from hyle_agent.errors import ConflictError
 
@@ -107,8 +108,24 @@ class _SimulatedWindow(_Window):
         self._matter.advance(age_s)
 
 
+class _ResponsiveWindow(_Window):
+    """The same for a device with a black box, which all windows share."""
+
+    def __init__(self, driver: Driver, device: Responsive, span: Span) -> None:
+        super().__init__(driver, span)
+        self._device = device
+
+    def box(self) -> BlackBoxInfo:
+        return self._device.box()
+
+    def respond(self, parameters: Floats, inputs: Floats) -> Floats:
+        return self._device.respond(parameters, inputs)
+
+
 def window(driver: Driver, span: Span) -> Driver:
     """Return a view of `driver` in which tile 0 is the first of `span`; a twin's view is a twin too."""
+    if isinstance(driver, Responsive):
+        return _ResponsiveWindow(driver, driver, span)
     if isinstance(driver, SimulatedMatter):
         return _SimulatedWindow(driver, driver, span)
     return _Window(driver, span)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hyle.console import Console
+
+if TYPE_CHECKING:
+    from hyle_substrates.profile import Profile
 
 HELP = "Compile an ONNX model for a substrate and write a deployment bundle."
 
@@ -15,7 +18,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("model", type=Path, metavar="MODEL.onnx")
     parser.add_argument(
-        "--target", required=True, metavar="T", help="substrate to compile for (see `hyle targets`), or a profile .toml"
+        "--target",
+        required=True,
+        metavar="T",
+        help="substrate (see `hyle targets`), profile .toml, or twin .onnx of a black box",
     )
     parser.add_argument(
         "--calib", required=True, type=Path, metavar="C.npz", help="samples: one array an input, named like it"
@@ -61,6 +67,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--replicas", type=int, default=4, help="most sets of tiles a layer to keep --max-drop (default: 4)"
     )
     parser.add_argument("--at", default="1d", help="ages at which --max-drop is kept (default: 1d)")
+    parser.add_argument(
+        "--black-box",
+        action="append",
+        default=[],
+        metavar="NODE=TWIN.onnx",
+        help="run this node (or all of this operator) on the black box that `hyle fit` made a twin of; may repeat",
+    )
     parser.add_argument("--key", type=Path, metavar="K", help="private key that signs the bundle (see `hyle keys`)")
 
 
@@ -69,9 +82,8 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     from hyle_bundle import load_private_key
     from hyle_compiler.durations import parse_durations
     from hyle_compiler.pipeline import Options, compile_model
-    from hyle_substrates.profile import find_profile
 
-    profile, text = find_profile(args.target)
+    profile, text, own = _target(args.target)
     options = Options(
         name=args.name,
         version=args.version,
@@ -89,6 +101,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         augment=args.augment,
         checkpoint=args.checkpoint,
         device=_device(args),
+        black_boxes={**own, **_black_boxes(args.black_box)},
     )
     key = load_private_key(args.key) if args.key else None
     done = compile_model(args.model, args.calib, profile, text, args.output, options, key, console.progress)
@@ -101,6 +114,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         "budget": done.report.get("budget"),
         "adaptation": done.report.get("adaptation"),
         "device": done.report.get("device"),
+        "black_boxes": done.report.get("black_boxes", []),
         **{
             k: done.report[k]
             for k in (
@@ -115,6 +129,31 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
             )
         },
     }
+
+
+def _target(name: str) -> tuple[Profile, bytes, dict[str, Path]]:
+    """A profile and its text; of a fitted twin, also which operator runs on it."""
+    from hyle_substrates.profile import find_profile
+
+    if not name.endswith(".onnx"):
+        return *find_profile(name), {}
+    from hyle_compiler.box_target import target_of
+    from hyle_compiler.fitting.graph import read_fit
+
+    record, _ = read_fit(Path(name))
+    return *target_of(record), {record.name: Path(name)}
+
+
+def _black_boxes(pairs: list[str]) -> dict[str, Path]:
+    from hyle_errors import CallerError
+
+    found = {}
+    for pair in pairs:
+        name, separator, path = pair.partition("=")
+        if not (name and separator and path):
+            raise CallerError(f"--black-box {pair} names no node and no file.", remedy="Write NODE=TWIN.onnx.")
+        found[name] = Path(path)
+    return found
 
 
 def _render_budget(budget: dict[str, Any], console: Console) -> None:
@@ -202,6 +241,9 @@ def render(result: dict[str, object], console: Console) -> None:
     print(f"sha256 {result['digest']}")
     macs = cast(int, result["macs_on_physics"])
     print(f"{result['tiles']} tiles, {macs:,} multiply-accumulates an inference on physics")
+    for box in cast(list[dict[str, Any]], result["black_boxes"]):
+        held = f"twin's correlation {box['correlation']:.4f}, error {100 * box['error']:.1f} %"
+        print(f"black box: {box['name']} on {box['matter']} ({box['identity']}): {held}")
     for entry in cast(list[dict[str, str]], result["digital"]):
         print(f"digital: {entry['node']} ({entry['op']}): {entry['reason']}")
     rows = [

@@ -15,6 +15,7 @@ from hyle_substrates.driver import Driver, SimulatedMatter
 from hyle_substrates.host import Compensation, HostLayer, compensate, probe, unit_probe
 
 from hyle_runtime import sessions
+from hyle_runtime.boxes import attached_boxes
 from hyle_runtime.placement import (
     DEVIATES,
     Tensors,
@@ -80,7 +81,8 @@ class Body:
         self._layers = layers_by_name(manifest.layers)
         self._hosts: dict[str, HostLayer] = {}
         self._before: dict[str, list[Array]] = {}
-        self._fused = fused and isinstance(driver, SimulatedMatter)
+        self._boxes = attached_boxes(manifest, programming, driver)
+        self._fused = (fused or bool(manifest.boxes)) and isinstance(driver, SimulatedMatter) and self._boxes is None
         self._whole: ort.InferenceSession | None = None
         self._portion = _portion(manifest)
         self._segments: list[ort.InferenceSession | None] = []
@@ -138,7 +140,7 @@ class Body:
     @property
     def whole(self) -> bool:
         """Whether `run` is onnxruntime alone: a twin's graph, or a model without physical layers."""
-        return self._fused or not self.manifest.layers
+        return self._fused or not (self.manifest.layers or self.manifest.boxes)
 
     def close(self) -> None:
         """Give the sessions back; the object is not used again."""
@@ -180,6 +182,8 @@ class Body:
         replace: dict[str, Array] = {}
         if self.manifest.layers and self._profile.noise_factor:
             replace[DEVIATES] = deviates() * np.float32(0.0 if self._noiseless else self._profile.noise_factor)
+        if self._noiseless:
+            replace |= {box.noise: np.zeros((), dtype=np.float32) for box in self.manifest.boxes}
         for layer in self.manifest.layers:
             replace |= corrections(layer, self.corrections[layer.name])
             if self._noiseless:
@@ -196,6 +200,8 @@ class Body:
                 feed = {name: known[name] for name in step.inputs}
                 known |= dict(zip(step.outputs, session.run(list(step.outputs), feed), strict=True))
             for name in step.layers:
+                if self._boxes is not None and self._boxes.run(name, known):
+                    continue
                 layer = self._layers[name]
                 known[layer.output] = self._corrected(name).run(self._driver, self._profile, known[layer.input])
         return {name: known[name] for name in names}

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hyle_agent.drivers import find_driver, find_matrix_driver
+from hyle_agent.drivers import find_device, find_driver
 from hyle_agent.drivers.visa import connect as connect_visa
 from hyle_agent.errors import ConfigError
 from hyle_errors import CallerError
 from hyle_protos.substrate import substrate_pb2 as pb
+from hyle_substrates.box_driver import Responsive
 from hyle_substrates.driver import DeviceError
 from hyle_substrates.profile import load_profile
 from hyle_substrates.remote import connect as connect_remote
@@ -54,13 +55,27 @@ def test_an_instrument_that_reports_an_error_is_not_believed() -> None:
     rig.unplug()
 
 
-def test_a_black_box_cannot_be_an_agents_matrix_device() -> None:
+def test_an_agents_device_is_a_matrix_a_black_box_or_one_beside_the_other() -> None:
     rig = scpi_instrument()
     options = {"address": f"TCPIP::127.0.0.1::{rig.port}::SOCKET", "inputs": "2", "outputs": "1"}
-    with pytest.raises(ConfigError, match="black box"):
-        find_matrix_driver("visa")(options)
+    alone = find_device("visa")(options)
+    assert (alone.describe().tiles, isinstance(alone, Responsive)) == (0, True)
+    with pytest.raises(DeviceError, match="no matrix"):
+        alone.program(0, np.ones((1, 1), dtype=np.int32))
+    alone.close()
+    both = find_device("twin", "visa", options)({"profile": "pcm-hermes"})
+    assert both.describe().health["connected"] == 1.0
+    assert both.describe().profile.name == "pcm-hermes"
+    assert both.program(0, np.ones((2, 2), dtype=np.int32)).tile == 0
+    assert isinstance(both, Responsive)
+    assert both.respond(np.zeros((1, 0)), np.ones((1, 2))).shape == (1, 1)
+    both.close()
+    with pytest.raises(ConfigError, match="black box already"):
+        find_device("visa", "visa", options)(options)
+    with pytest.raises(ConfigError, match="no black box"):
+        find_device("twin", "twin", {"profile": "ideal"})({"profile": "ideal"})
     rig.unplug()
-    assert find_matrix_driver("twin")({"profile": "ideal"}).describe().simulated
+    assert find_device("twin")({"profile": "ideal"}).describe().simulated
 
 
 @pytest.mark.parametrize("damage", ["flip", "silence", "number", "words"])

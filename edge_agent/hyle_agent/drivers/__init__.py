@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import cast
 
+from hyle_substrates.box_driver import BoxDriver
 from hyle_substrates.driver import BlackBox, Driver
 
 from hyle_agent.errors import ConfigError
 
-__all__ = ["GROUP", "find_driver", "find_matrix_driver"]
+__all__ = ["GROUP", "find_device", "find_driver"]
 
 GROUP = "hyle.drivers"
 
@@ -39,20 +40,40 @@ def find_driver(name: str) -> Connect:
         raise ConfigError(message, remedy="Install what it needs.") from error
 
 
-def find_matrix_driver(name: str) -> Connect:
-    """Return what opens a driver whose device multiplies by matrices; opening another kind raises ConfigError.
+def find_device(driver: str, black_box: str = "", options: Mapping[str, str] | None = None) -> Connect:
+    """Return what opens an agent's device: a matrix device, a black box, or one beside the other.
+
+    Args:
+        driver: Name of the driver whose options are given when it is opened.
+        black_box: Name of the driver of the black box beside a matrix device, "" for none.
+        options: That driver's options.
 
     Raises:
-        ConfigError: As for `find_driver`.
+        ConfigError: As for `find_driver`; opening raises it where the two are not of these kinds.
     """
-    connect = find_driver(name)
+    connect = find_driver(driver)
+    beside = find_driver(black_box) if black_box else None
 
-    def connect_matrix(options: Mapping[str, str]) -> Driver:
-        driver = connect(options)
-        if isinstance(driver, BlackBox):
-            driver.close()
-            message = f"driver.name: the device of the driver {name!r} is a black box and multiplies by no matrix."
-            raise ConfigError(message, remedy="Use a driver of a matrix device: twin, remote, serial or your own.")
-        return driver
+    def connect_device(given: Mapping[str, str]) -> Driver:
+        device = connect(given)
+        if beside is None:
+            return BoxDriver(device) if isinstance(device, BlackBox) else device
+        try:
+            return _joined(device, driver, beside, black_box, options or {})
+        except BaseException:
+            device.close()
+            raise
 
-    return connect_matrix
+    return connect_device
+
+
+def _joined(device: Driver, driver: str, beside: Connect, black_box: str, options: Mapping[str, str]) -> Driver:
+    if isinstance(device, BlackBox):
+        message = f"driver.name: the device of the driver {driver!r} is a black box already."
+        raise ConfigError(message, remedy="Leave out the table `black_box`.")
+    box = beside(options)
+    if not isinstance(box, BlackBox):
+        box.close()
+        message = f"black_box.name: the device of the driver {black_box!r} is no black box."
+        raise ConfigError(message, remedy="Name it in the table `driver`.")
+    return BoxDriver(box, device)
