@@ -13,6 +13,7 @@ __all__ = [
     "FORMAT",
     "Block",
     "Box",
+    "Control",
     "Convolution",
     "FileEntry",
     "Golden",
@@ -21,6 +22,7 @@ __all__ = [
     "ManifestError",
     "MeasuredOn",
     "Step",
+    "Subgraph",
     "TensorInfo",
     "Tile",
     "decode_manifest",
@@ -144,12 +146,41 @@ class Box(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One step of execution: a digital segment (an ONNX file) and then the layers that it feeds."""
+    """One step of execution: a digital segment (an ONNX file), then the layers that it feeds, then control flow."""
 
     segment: str
     inputs: tuple[Name, ...]
     outputs: tuple[Name, ...]
     layers: tuple[Name, ...]
+    controls: tuple[Control, ...] = ()
+
+
+class Subgraph(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of a loop or one branch: its own inputs and outputs in order, and its steps."""
+
+    inputs: tuple[Name, ...]
+    outputs: tuple[Name, ...]
+    steps: tuple[Step, ...]
+
+
+class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A node of control flow with layers on physics inside, run by the host.
+
+    `inputs` are the node's in order, "" for one that is absent; `bodies` one subgraph, for `if` the branches of true
+    and false. `stacked` says type and shape (-1 where free) of one slice of each output that a loop stacks. The axes
+    and directions (1 is backwards) are those of `Scan`, one an input or output that is cut in slices.
+    """
+
+    kind: Literal["if", "loop", "scan"]
+    name: Name
+    inputs: tuple[str, ...]
+    outputs: tuple[Name, ...]
+    bodies: tuple[Subgraph, ...]
+    stacked: tuple[TensorInfo, ...] = ()
+    input_axes: tuple[int, ...] = ()
+    input_directions: tuple[int, ...] = ()
+    output_axes: tuple[int, ...] = ()
+    output_directions: tuple[int, ...] = ()
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

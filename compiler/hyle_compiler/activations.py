@@ -16,12 +16,13 @@ from hyle_compiler.errors import CalibrationError, ModelError
 from hyle_compiler.partition import Candidate
 from hyle_compiler.samples import Samples
 
-__all__ = ["Collector", "Observed", "float_session", "observe", "run_in_batches"]
+__all__ = ["BATCH", "Collector", "Observed", "float_session", "observe", "run_in_batches"]
 
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
 PROBES = 256
 QUANTILE_POOL = 65536
 BATCH = 32
+MOST_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +121,13 @@ def observe(
 
 
 class Collector:
-    """Draws an even share of a layer's vectors from every batch."""
+    """Draws an even share of a layer's vectors from every batch.
+
+    Args:
+        layer: The layer.
+        samples: Samples that it will see in all.
+        rng: Draws the share.
+    """
 
     def __init__(self, layer: Candidate, samples: int, rng: np.random.Generator, probes: int = PROBES) -> None:
         self._layer, self._samples, self._rng, self._probes = layer, samples, rng, probes
@@ -129,9 +136,10 @@ class Collector:
         self._magnitudes: list[Float32s] = []
         self._largest = 0.0
         self._count = 0
+        self._thinned = 1
 
     def add(self, x: Float32s) -> None:
-        """Take a batch of the layer's input; CalibrationError where it is not finite."""
+        """Take the layer's input for some samples; CalibrationError if it is not finite."""
         if not x.size:
             return
         if not np.isfinite(x).all():
@@ -143,7 +151,7 @@ class Collector:
         scale = sample_scale(x, geometry)
         lead = x.shape[:-1] if geometry is None else (x.shape[0], *geometry.output_shape(x.shape[2:]))
         total = int(np.prod(lead))
-        share = min(total, -(-self._probes * len(x) // self._samples) + 1)
+        share = min(total, -(-self._probes * len(x) // (self._samples * self._thinned)) + 1)
         picks = np.sort(self._rng.choice(total, share, replace=False))
         if geometry is None:
             self._vectors.append(x.reshape(-1, x.shape[-1])[picks])
@@ -152,13 +160,20 @@ class Collector:
             self._vectors.append(patches_at(x, geometry, picks))
             self._scales.append(scale.reshape(-1)[picks // (total // len(x))])
         flat = np.abs(x).reshape(-1)
-        room = max(1, QUANTILE_POOL * len(x) // self._samples)
+        room = max(1, QUANTILE_POOL * len(x) // (self._samples * self._thinned))
         self._magnitudes.append(flat if flat.size <= room else self._rng.choice(flat, room, replace=False))
         self._largest = max(self._largest, float(flat.max(initial=0.0)))
         self._count += total
+        if len(self._vectors) > MOST_PARTS * self._samples and sum(map(len, self._magnitudes)) > 4 * QUANTILE_POOL:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Forget every other part: a layer inside a loop sees many for each sample."""
+        self._vectors, self._scales, self._magnitudes = self._vectors[::2], self._scales[::2], self._magnitudes[::2]
+        self._thinned *= 2
 
     def finish(self) -> Observed:
-        """What was seen."""
+        """What was seen, in a size that does not depend on how much it was."""
         if not self._vectors:
             nothing = np.zeros((1, self._layer.matrix.shape[0]), dtype=np.float32)
             return Observed(nothing, np.ones(1, dtype=np.float32), nothing.reshape(-1), 0.0, 0.0)

@@ -13,10 +13,9 @@ from hyle_substrates import io
 from hyle_substrates.profile import Profile
 
 from hyle_compiler.calibrate import Calibrated
+from hyle_compiler.segments import DOMAIN
 
 __all__ = ["DOMAIN", "body", "input_names"]
-
-DOMAIN = "hyle.physical"
 
 
 def input_names(layer: Calibrated) -> tuple[str, ...]:

@@ -11,19 +11,20 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import onnx_ir as ir
-from hyle_bundle.manifest import Golden, Layer, Manifest, TensorInfo
+from hyle_bundle.manifest import Golden, Layer, Manifest
 from hyle_substrates.profile import Profile
 
 from hyle_compiler.activations import Observed, float_session, observe
 from hyle_compiler.boxes import box_tensors, describe_boxes
 from hyle_compiler.calibrate import Calibrated, calibrate
-from hyle_compiler.evaluate import DATATYPES
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, write_golden
 from hyle_compiler.lower import Lowered, attach, describe_layer, lower
 from hyle_compiler.matrices import only_feeds
+from hyle_compiler.observe_steps import observe_steps
 from hyle_compiler.partition import Candidate
 from hyle_compiler.place import place
 from hyle_compiler.samples import Samples
+from hyle_compiler.segments import tensor_info
 from hyle_compiler.stackable import answers_samples_apart
 from hyle_compiler.tensors import PROGRAMMING, digital_weights, layer_tensors, store, write_stored
 
@@ -122,6 +123,8 @@ def _observe(
 ) -> tuple[dict[str, Observed], dict[str, Array], bool]:
     if samples.whole and not layers:
         return {}, {}, False
+    if any(layer.node.graph is not model.graph for layer in layers):
+        return observe_steps(folder, model, layers, samples, seed)
     session = float_session(model, [layer.x for layer in layers], folder)
     seen, batches = observe(session, layers, samples, seed)
     if samples.whole:
@@ -129,12 +132,6 @@ def _observe(
     stackable = answers_samples_apart(session, model.graph, samples)
     outputs = enumerate(model.graph.outputs)
     return seen, {str(o.name): np.concatenate([batch[i] for batch in batches]) for i, o in outputs}, stackable
-
-
-def _info(value: ir.Value) -> TensorInfo:
-    dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
-    shape = () if value.shape is None else tuple(int(size) if isinstance(size, int) else -1 for size in value.shape)
-    return TensorInfo(str(value.name), DATATYPES.get(dtype, "FP32"), shape)
 
 
 def _manifest(model: ir.Model, profile: Profile, identity: Identity, layers: Sequence[Layer]) -> Manifest:
@@ -149,8 +146,8 @@ def _manifest(model: ir.Model, profile: Profile, identity: Identity, layers: Seq
         target=profile.name,
         substrate=profile.substrate,
         compensation=identity.compensation or profile.compensation,
-        inputs=tuple(map(_info, model.graph.inputs)),
-        outputs=tuple(map(_info, model.graph.outputs)),
+        inputs=tuple(map(tensor_info, model.graph.inputs)),
+        outputs=tuple(map(tensor_info, model.graph.outputs)),
         layers=tuple(layers),
         steps=(),
         golden=Golden(0, 0.0, ""),

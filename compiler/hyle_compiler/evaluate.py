@@ -21,6 +21,7 @@ from hyle_substrates.twin import TwinDriver
 
 from hyle_compiler.activations import run_in_batches, start_session
 from hyle_compiler.samples import InputSpec, Samples, load_samples
+from hyle_compiler.segments import DATATYPES
 
 __all__ = [
     "DATATYPES",
@@ -38,9 +39,6 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 BATCH = 128
-DATATYPES = {"float32": "FP32", "float64": "FP64", "float16": "FP16", "bool": "BOOL", "object": "BYTES"} | {
-    f"{kind}{bits}": f"{kind.upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
-}
 NUMPY_TYPES = {word: name for name, word in DATATYPES.items()}
 
 

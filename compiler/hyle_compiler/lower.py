@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 from hyle_bundle.manifest import Block, Convolution, Layer, Step, Tile
@@ -16,6 +17,7 @@ from onnx_ir.passes import common
 
 from hyle_compiler.bodies import DOMAIN, body, input_names
 from hyle_compiler.calibrate import Calibrated
+from hyle_compiler.segments import Cut
 from hyle_compiler.table_noise import read_noise_from_table
 from hyle_compiler.tensors import Stored
 
@@ -93,7 +95,8 @@ def attach(model: ir.Model, layers: Sequence[Calibrated], profile: Profile, tens
         call = ir.node(function.name, [x, *inputs], domain=DOMAIN, name=function.name)
         output = call.outputs[0]
         output.shape, output.type = old.outputs[0].shape, old.outputs[0].type
-        ir.convenience.replace_nodes_and_values(graph, old, [old], [call], [old.outputs[0]], [output])
+        around: Any = old.graph
+        ir.convenience.replace_nodes_and_values(around, old, [old], [call], [old.outputs[0]], [output])
     model.opset_imports[DOMAIN] = 1
     common.RemoveUnusedNodesPass()(model)
     model.ir_version = max(model.ir_version or 8, IR_VERSION)
@@ -103,11 +106,17 @@ def lower(model: ir.Model, layers: Sequence[Layer], folder: Path) -> Lowered:
     """Write program.onnx, twin.onnx and the segments of an attached model into `folder`."""
     files = {"program.onnx": folder / "program.onnx", "twin.onnx": folder / "twin.onnx"}
     ir.save(model, files["program.onnx"])
-    steps = _segments(model, layers, folder, files)
+    cut = Cut(model, {node: str(node.name) for node in _calls(model)}, folder)
+    steps = cut.steps()
     _open_weights(model, layers)
     _open_noise(model, layers)
     ir.save(model, files["twin.onnx"])
-    return Lowered(files, steps)
+    return Lowered({**files, **cut.files}, steps)
+
+
+def _calls(model: ir.Model) -> list[ir.Node]:
+    """Nodes that call a physical layer's body, in subgraphs too."""
+    return [node for node in ir.traversal.RecursiveGraphIterator(model.graph) if node.domain == DOMAIN]
 
 
 def _initializer(graph: ir.Graph, name: str, tensors: Mapping[str, Stored]) -> ir.Value:
@@ -122,7 +131,7 @@ def _initializer(graph: ir.Graph, name: str, tensors: Mapping[str, Stored]) -> i
 
 def _open_weights(model: ir.Model, layers: Sequence[Layer]) -> None:
     """Let an instance supply the weights: float32, in a file that does not exist."""
-    calls = {node.name: node for node in model.graph if node.domain == DOMAIN}
+    calls = {node.name: node for node in _calls(model)}
     for layer in layers:
         call = calls[layer.name]
         for block in layer.blocks:
@@ -137,8 +146,7 @@ def _open_weights(model: ir.Model, layers: Sequence[Layer]) -> None:
 def _open_noise(model: ir.Model, layers: Sequence[Layer]) -> None:
     """Let an instance supply the table that noise is read from, where there is any."""
     names = {layer.name for layer in layers}
-    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
-    calls = [node for node in nodes if node.domain == DOMAIN and node.name in names]
+    calls = [node for node in _calls(model) if node.name in names]
     table = _instance(model.graph, DEVIATES, ir.Shape((RUNS, RUN)))
     read_noise_from_table(model, {layer.name: layer for layer in layers}, calls, table)
     if not table.uses():
@@ -153,97 +161,3 @@ def _instance(graph: ir.Graph, name: str, shape: ir.Shape) -> ir.Value:
     value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
     graph.register_initializer(value)
     return value
-
-
-def _stages(model: ir.Model) -> dict[ir.Node, int]:
-    """How many physical layers lie between the inputs and each node, along the longest path."""
-    stages: dict[ir.Node, int] = {}
-    for node in model.graph:
-        stage = 0
-        for value in _reads(node):
-            producer = value.producer()
-            if producer is not None and producer in stages:
-                stage = max(stage, stages[producer] + (producer.domain == DOMAIN))
-        stages[node] = stage
-    return stages
-
-
-def _reads(node: ir.Node) -> list[ir.Value]:
-    """Values that a node reads, those that its subgraphs take from outside included."""
-    found = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        graphs = [attribute.value] if attribute.type is ir.AttributeType.GRAPH else []
-        graphs = list(attribute.value) if attribute.type is ir.AttributeType.GRAPHS else graphs
-        for graph in graphs:
-            for inner in ir.traversal.RecursiveGraphIterator(graph):
-                found += [value for value in inner.inputs if value is not None]
-    return found
-
-
-def _segments(model: ir.Model, layers: Sequence[Layer], folder: Path, files: dict[str, Path]) -> tuple[Step, ...]:
-    stages, owners = _stages(model), _owners(model.graph)
-    last = max((stage + (node.domain == DOMAIN) for node, stage in stages.items()), default=0)
-    outputs = {str(value.name) for value in model.graph.outputs}
-    steps = []
-    for stage in range(last + 1):
-        digital = [node for node, s in stages.items() if s == stage and node.domain != DOMAIN]
-        physical = tuple(node.name for node, s in stages.items() if s == stage and node.domain == DOMAIN)
-        inside = set(digital)
-        made = {str(v.name): v for node in digital for v in node.outputs if v.name}
-        needed = tuple(
-            name for name, v in made.items() if name in outputs or any(use not in inside for use in _uses(v, owners))
-        )
-        read = dict.fromkeys(
-            str(v.name)
-            for node in digital
-            for v in _reads(node)
-            if v.name not in made and v.name not in model.graph.initializers and _outer(v, model)
-        )
-        segment = ""
-        if digital:
-            segment = f"segment-{stage:03d}.onnx"
-            files[segment] = folder / segment
-            _write_segment(model, tuple(read), needed, files[segment])
-        steps.append(Step(segment, tuple(read), needed, tuple(str(name) for name in physical)))
-    return tuple(steps)
-
-
-def _outer(value: ir.Value, model: ir.Model) -> bool:
-    producer = value.producer()
-    return (
-        value.is_graph_input() and value in set(model.graph.inputs)
-        if producer is None
-        else producer.graph is model.graph
-    )
-
-
-def _uses(value: ir.Value, owners: Mapping[ir.Graph, ir.Node]) -> list[ir.Node]:
-    """Nodes of the main graph that read a value, directly or inside their subgraphs."""
-    found = []
-    for node, _ in value.uses():
-        outer: ir.Node | None = node
-        while outer is not None and outer.graph in owners:
-            outer = owners[outer.graph]  # type: ignore[index]
-        if outer is not None and outer.graph is not None:
-            found.append(outer)
-    return found
-
-
-def _owners(graph: ir.Graph) -> dict[ir.Graph, ir.Node]:
-    """The node that holds each subgraph, at any depth."""
-    owners: dict[ir.Graph, ir.Node] = {}
-    for node in ir.traversal.RecursiveGraphIterator(graph):
-        for attribute in node.attributes.values():
-            graphs = [attribute.value] if attribute.type is ir.AttributeType.GRAPH else []
-            graphs = list(attribute.value) if attribute.type is ir.AttributeType.GRAPHS else graphs
-            owners |= dict.fromkeys(graphs, node)
-    return owners
-
-
-def _write_segment(model: ir.Model, inputs: tuple[str, ...], outputs: tuple[str, ...], path: Path) -> None:
-    graph = ir.convenience.extract(model.graph, list(inputs), list(outputs))
-    used = {node.op_identifier() for node in ir.traversal.RecursiveGraphIterator(graph)}
-    functions = [function for key, function in model.functions.items() if key in used]
-    part = ir.Model(graph, ir_version=model.ir_version or IR_VERSION, functions=functions)
-    part.opset_imports.update({key: value for key, value in model.opset_imports.items() if key != DOMAIN})
-    ir.save(part, path)

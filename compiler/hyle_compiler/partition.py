@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from hyle_substrates.host import Geometry
 from hyle_compiler.errors import ModelError
 from hyle_compiler.matrices import FLOATS, StoredMatrix, constant_behind, is_stored
 from hyle_compiler.normalise.edit import step_of
+from hyle_compiler.normalise.recurrent import RECURRENT, reason_digital
+from hyle_compiler.segments import CONTROL, owners_of
 
 __all__ = ["Candidate", "Digital", "Partition", "partition"]
 
@@ -70,11 +72,13 @@ def partition(model: ir.Model, *, stored: bool = False) -> Partition:
     physical: list[Candidate] = []
     digital: list[Digital] = []
     names: set[str] = set()
-    for node in model.graph:
+    owners = owners_of(model.graph)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
         reader = READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if reader is None:
             continue
         try:
+            _check_surroundings(node, owners)
             physical.append(reader(node, _layer_name(node, names), stored))
         except StaysDigitalError as reason:
             digital.append(Digital(node.name or node.op_type, node.op_type, str(reason)))
@@ -83,10 +87,15 @@ def partition(model: ir.Model, *, stored: bool = False) -> Partition:
                 f"Attributes and weights of node {node.name!r} ({node.op_type}) do not fit each other.",
                 remedy="Check the model with onnx.checker.",
             ) from error
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if node.graph is not model.graph and node.op_type in READERS:
-            digital.append(Digital(node.name or node.op_type, node.op_type, "it is inside a control-flow subgraph"))
     return Partition(tuple(physical), tuple(digital))
+
+
+def _check_surroundings(node: ir.Node, owners: Mapping[ir.Graph, ir.Node]) -> None:
+    around: Any = node.graph
+    while around in owners:
+        if owners[around].op_type not in CONTROL:
+            raise StaysDigitalError(f"it is inside a {owners[around].op_type}")
+        around = owners[around].graph
 
 
 def _layer_name(node: ir.Node, taken: set[str]) -> str:
@@ -252,4 +261,13 @@ def _candidate(
     return Candidate(name, node, op, x, node.outputs[0], matrix, bias, geometry, step)
 
 
-READERS: dict[str, Callable[[ir.Node, str, bool], Candidate]] = {"MatMul": _matmul, "Gemm": _gemm, "Conv": _conv}
+def _recurrent(node: ir.Node, name: str, stored: bool) -> Candidate:
+    raise StaysDigitalError(reason_digital(node) or "it was not written as products")
+
+
+READERS: dict[str, Callable[[ir.Node, str, bool], Candidate]] = {
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Conv": _conv,
+    **dict.fromkeys(RECURRENT, _recurrent),
+}

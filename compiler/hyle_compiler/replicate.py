@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import onnx_ir as ir
 
@@ -14,15 +15,16 @@ def replicate(model: ir.Model, nodes: Iterable[ir.Node], count: int) -> None:
 
     Args:
         model: Changed in place.
-        nodes: Nodes of the main graph with one output.
+        nodes: Nodes with one output, of any of its graphs.
         count: Copies of each; 1 changes nothing.
     """
     if count > 1:
         for node in list(nodes):
-            _replace(model.graph, node, count)
+            _replace(node, count)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, count: int) -> None:
+def _replace(node: ir.Node, count: int) -> None:
+    graph: Any = node.graph
     output = node.outputs[0]
     stem, name = node.name or str(output.name), output.name
     output.name = f"{name}#replaced"

@@ -11,6 +11,7 @@ from onnxscript.rewriter.rules.common import _fuse_batchnorm
 
 from hyle_compiler.errors import ModelError
 from hyle_compiler.normalise import normalise
+from hyle_compiler.normalise.unique_names import name_uniquely
 from hyle_compiler.separate_outputs import separate_outputs
 
 __all__ = ["simplify"]
@@ -31,6 +32,7 @@ def simplify(model: ir.Model) -> ir.Model:
         rewriter.rewrite(model, pattern_rewrite_rules=_fuse_batchnorm.rules)
         for step in (
             common.LiftConstantsToInitializersPass(),
+            common.LiftSubgraphInitializersToMainGraphPass(),
             common.RemoveInitializersFromInputsPass(),
             common.IdentityEliminationPass(),
             common.RemoveUnusedNodesPass(),
@@ -41,6 +43,7 @@ def simplify(model: ir.Model) -> ir.Model:
         normalise(model)
         separate_outputs(model, names)
         common.NameFixPass()(model)
+        name_uniquely(model)
     except Exception as error:
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"The graph is not consistent: {text}", remedy="Check the model with onnx.checker.") from error

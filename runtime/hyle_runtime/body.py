@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime as ort
 from hyle_bundle.manifest import Layer, Manifest
+from hyle_errors import InternalError
 from hyle_substrates.deviates import deviates
 from hyle_substrates.driver import Driver, SimulatedMatter
 from hyle_substrates.host import Compensation, HostLayer, compensate, probe, unit_probe
@@ -25,6 +26,7 @@ from hyle_runtime.placement import (
     layers_by_name,
     program_layer,
 )
+from hyle_runtime.steps import Steps
 
 __all__ = ["Body", "SelfTest"]
 
@@ -85,7 +87,7 @@ class Body:
         self._fused = (fused or bool(manifest.boxes)) and isinstance(driver, SimulatedMatter) and self._boxes is None
         self._whole: ort.InferenceSession | None = None
         self._portion = _portion(manifest)
-        self._segments: list[ort.InferenceSession | None] = []
+        self._steps: Steps | None = None
         self.corrections: dict[str, Compensation] = {}
 
     def program(self) -> None:
@@ -102,11 +104,8 @@ class Body:
         self.corrections = {layer.name: self._measure(layer) for layer in self.manifest.layers}
         if self._fused:
             self._whole = sessions.start(self._folder / "twin.onnx", threads=self._threads, replace=self._instance())
-        elif not self._segments:
-            self._segments = [
-                sessions.start(self._folder / step.segment, threads=self._threads) if step.segment else None
-                for step in self.manifest.steps
-            ]
+        elif self._steps is None:
+            self._steps = Steps(self._folder, self.manifest.steps, self._run_layer, self._threads)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Answer a batch.
@@ -119,7 +118,10 @@ class Body:
         """
         names = [output.name for output in self.manifest.outputs]
         if self._whole is None:
-            return self._step_by_step(inputs, names)
+            if self._steps is None:
+                raise InternalError("The model was not programmed.", remedy="Program it before it is asked.")
+            known = self._steps.run(inputs)
+            return {name: known[name] for name in names}
         parts = [self._whole.run(names, feed) for feed in self._portions(inputs)]
         answers = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
         return dict(zip(names, answers, strict=True))
@@ -145,7 +147,9 @@ class Body:
     def close(self) -> None:
         """Give the sessions back; the object is not used again."""
         self._whole = None
-        self._segments = []
+        if self._steps is not None:
+            self._steps.close()
+        self._steps = None
 
     def energy_j(self, samples: int) -> float:
         """Energy of the matrix products of `samples` inferences by the profile's constants, 0 if they give none."""
@@ -193,18 +197,11 @@ class Body:
                 replace |= instance_weights(layer, index, weights)
         return replace
 
-    def _step_by_step(self, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
-        known = dict(inputs)
-        for step, session in zip(self.manifest.steps, self._segments, strict=True):
-            if session is not None:
-                feed = {name: known[name] for name in step.inputs}
-                known |= dict(zip(step.outputs, session.run(list(step.outputs), feed), strict=True))
-            for name in step.layers:
-                if self._boxes is not None and self._boxes.run(name, known):
-                    continue
-                layer = self._layers[name]
-                known[layer.output] = self._corrected(name).run(self._driver, self._profile, known[layer.input])
-        return {name: known[name] for name in names}
+    def _run_layer(self, name: str, known: dict[str, Any]) -> None:
+        if self._boxes is not None and self._boxes.run(name, known):
+            return
+        layer = self._layers[name]
+        known[layer.output] = self._corrected(name).run(self._driver, self._profile, known[layer.input])
 
     def _corrected(self, name: str) -> HostLayer:
         host, correction = self._hosts[name], self.corrections[name]

@@ -14,12 +14,18 @@ from hyle_compiler.normalise.gemm_operands import turn_gemm_operands
 from hyle_compiler.normalise.integer_operators import turn_integer_operators
 from hyle_compiler.normalise.integer_weights import fold_integer_weights
 from hyle_compiler.normalise.matmul_operands import turn_matmul_operands
+from hyle_compiler.normalise.recurrent import turn_recurrent
+from hyle_compiler.normalise.unique_names import name_uniquely
+from hyle_compiler.normalise.wide_weights import widen
 
 __all__ = ["PASSES", "normalise"]
 
 PASSES: tuple[Callable[[ir.Model], None], ...] = (
+    name_uniquely,
     fold_integer_weights,
     turn_integer_operators,
+    widen,
+    turn_recurrent,
     turn_einsum,
     turn_convolution_transpose,
     split_convolution_groups,
@@ -29,8 +35,9 @@ PASSES: tuple[Callable[[ir.Model], None], ...] = (
 
 
 def normalise(model: ir.Model) -> None:
-    """Rewrite the main graph in place; every pass leaves the model's answers as they are up to rounding."""
+    """Rewrite all graphs in place; every pass leaves the model's answers as they are up to rounding."""
     for step in PASSES:
         step(model)
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass()(model)
+    name_uniquely(model)

@@ -15,10 +15,14 @@ STEP = "hyle.step"
 
 
 class Edit:
-    """Collects the nodes that take the place of `node`; `finish` puts them in."""
+    """Collects the nodes that take the place of `node`, in whichever graph it is; `finish` puts them in.
+
+    New constants are initializers of the main graph.
+    """
 
     def __init__(self, model: ir.Model, node: ir.Node) -> None:
-        self._graph, self.node = model.graph, node
+        self._main, self.node = model.graph, node
+        self._around: Any = node.graph
         self._stem = f"{node.outputs[0].name}#{node.op_type}"
         self._new: list[ir.Node] = []
         self._count = 0
@@ -26,13 +30,13 @@ class Edit:
     def constant(self, array: Any, step: Array | None = None) -> ir.Value:
         """A new initializer; `step` is what one of its integers stands for, where it came from integers."""
         name = self._name()
-        tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+        tensor = ir.tensor(np.asarray(array, order="C"), name=name)
         value = ir.Value(
             name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
         if step is not None:
             value.meta[STEP] = step
-        self._graph.register_initializer(value)
+        self._main.register_initializer(value)
         return value
 
     def op(self, op_type: str, *inputs: ir.Value | None, outputs: int = 1, name: str = "", **attributes: Any) -> Any:
@@ -44,6 +48,10 @@ class Edit:
         self._new.append(node)
         return node.outputs[0] if outputs == 1 else list(node.outputs)
 
+    def stem(self, word: str) -> str:
+        """A name that no other value has, made of the node's and `word`."""
+        return f"{self._name()}#{word}"
+
     def finish(self, *outputs: ir.Value) -> None:
         """Replace the node; `outputs` take the place of its own, in order."""
         old = self.node
@@ -51,7 +59,7 @@ class Edit:
             after.shape, after.type, name = before.shape, before.type, before.name
             before.name = f"{name}#replaced"
             after.name = name
-        ir.convenience.replace_nodes_and_values(self._graph, old, [old], self._new, list(old.outputs), list(outputs))
+        ir.convenience.replace_nodes_and_values(self._around, old, [old], self._new, list(old.outputs), list(outputs))
 
     def _name(self) -> str:
         self._count += 1
@@ -62,6 +70,8 @@ def _type(op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[s
     """Element type of what these operators give: the first input's, but for conversions."""
     if op_type == "Cast":
         return ir.TensorType(attributes["to"])
+    if op_type == "Shape":
+        return ir.TensorType(ir.DataType.INT64)
     if op_type == "DequantizeLinear":
         return ir.TensorType(ir.DataType.FLOAT)
     like = inputs[2] if op_type == "QuantizeLinear" else inputs[0]
@@ -69,8 +79,9 @@ def _type(op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[s
 
 
 def nodes_of(model: ir.Model, *op_types: str) -> list[ir.Node]:
-    """Nodes of the main graph with one of these operators of the standard domain."""
-    return [node for node in model.graph if node.op_type in op_types and node.domain in ("", "ai.onnx")]
+    """Nodes with one of these operators of the standard domain, those in subgraphs included."""
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    return [node for node in nodes if node.op_type in op_types and node.domain in ("", "ai.onnx")]
 
 
 def constant(value: ir.Value | None) -> Array | None:
