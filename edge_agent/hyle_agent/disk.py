@@ -93,5 +93,8 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and all that is in it; nothing happens if it is not there."""
-    shutil.rmtree(path, ignore_errors=False) if path.exists() else None
+    """Remove a folder and all that is in it; nothing happens if it is not there, and no link is followed."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path, ignore_errors=False)

@@ -80,8 +80,9 @@ class SlotLoader:
             signature = folder / SIGNATURE_NAME
             manifest = (folder / MANIFEST_NAME).read_bytes()
             admitted = self.admit(manifest, signature.read_bytes() if signature.is_file() else b"")
-            files = admitted.manifest.files.items()
-            changed = [name for name, entry in files if _digest(folder / name) != entry.sha256]
+            files = admitted.manifest.files
+            changed = [name for name, entry in files.items() if _digest(folder / name) != entry.sha256]
+            changed += sorted(_present(folder) - {*files, MANIFEST_NAME, SIGNATURE_NAME})
         if admitted.digest != digest:
             changed.append(MANIFEST_NAME)
         if changed:
@@ -183,6 +184,14 @@ def run_batch(loaded: Loaded, inputs: dict[str, Array], samples: int) -> tuple[d
     return loaded.program.run(inputs), loaded.program.energy_j(samples)
 
 
+def _present(folder: Path) -> set[str]:
+    """Return the names of a slot's files, and of whatever else is in its folder and no folder itself."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
 def _digest(path: Path) -> str:
+    """Return a plain file's SHA-256, in hexadecimal; a symbolic link is not followed, "" for one."""
+    if path.is_symlink():
+        return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

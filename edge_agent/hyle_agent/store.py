@@ -174,6 +174,9 @@ class Store:
         for folder in (self.blobs, self.staging, self._models):
             folder.mkdir(exist_ok=True)
         disk.sync_directory(self.root)
+        for path in (*self._models.iterdir(), *self.blobs.iterdir()):
+            if path.is_symlink():  # no agent makes one, and what it leads to is not the store's
+                path.unlink()
         for folder in list(self._models.iterdir()):
             self._clean_model(folder)
         self._collect(keep=())
@@ -183,7 +186,7 @@ class Store:
             return
         named = {record.digest for record in self._state(folder).slots.values()}
         for path in list(folder.iterdir()):
-            if path.is_dir() and path.name not in named:
+            if path.is_symlink() or (path.is_dir() and path.name not in named):
                 disk.remove_tree(path)
             elif path.is_file() and path.name != STATE_NAME:
                 path.unlink()

@@ -20,7 +20,7 @@ from hyle_substrates.attached import AttachedDriver
 from hyle_substrates.driver import Codes, Device, DeviceAwayError, DeviceError, LeaseLostError, ProgramReport
 from hyle_substrates.wire import pack, unpack, unpack_profile
 
-__all__ = ["Link", "channel_to", "connect", "explained"]
+__all__ = ["Link", "channel_to", "connect", "explained", "is_local"]
 
 OPTIONS = {"address", "timeout_s", "ca", "key", "certificate", "insecure"}
 _CHANNEL = [
@@ -190,7 +190,7 @@ def _credentials(options: Mapping[str, str]) -> grpc.ChannelCredentials | None:
         except OSError as error:
             raise CallerError(f"A certificate cannot be read: {error}.", remedy="Name PEM files.") from error
         return grpc.ssl_channel_credentials(read["ca"], read.get("key"), read.get("certificate"))
-    if not _local(options["address"]) and options.get("insecure") != "yes":
+    if not is_local(options["address"]) and options.get("insecure") != "yes":
         raise CallerError(
             "The address is on another machine, and the connection would be open to all.",
             remedy="Give `ca`, or `insecure` = yes on a network of your own.",
@@ -198,7 +198,8 @@ def _credentials(options: Mapping[str, str]) -> grpc.ChannelCredentials | None:
     return None
 
 
-def _local(address: str) -> bool:
+def is_local(address: str) -> bool:
+    """Whether only this machine reaches an address."""
     host = address.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback

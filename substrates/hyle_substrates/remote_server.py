@@ -13,11 +13,13 @@ from hyle_protos.substrate import substrate_pb2 as pb
 from hyle_protos.substrate import substrate_pb2_grpc as rpc
 
 from hyle_substrates.driver import Driver
+from hyle_substrates.remote import is_local
 from hyle_substrates.wire import pack, pack_profile, unpack
 
 __all__ = ["Server", "serve"]
 
 T = TypeVar("T")
+_ROLES = "urn:hyle:role:"
 
 
 class Server:
@@ -51,6 +53,7 @@ class _Servicer(rpc.SubstrateServicer):
         self._lock = threading.Lock()
 
     def Describe(self, request: Any, context: Any) -> pb.Description:  # noqa: N802
+        _admit(context)
         found = self._on_device(context, lambda driver: driver.describe())
         return pb.Description(
             identity=found.identity,
@@ -60,10 +63,12 @@ class _Servicer(rpc.SubstrateServicer):
         )
 
     def Health(self, request: Any, context: Any) -> pb.HealthResponse:  # noqa: N802
+        _admit(context)
         found = self._on_device(context, lambda driver: driver.describe())
         return pb.HealthResponse(readings=dict(found.health))
 
     def Program(self, request: Any, context: Any) -> pb.ProgramReport:  # noqa: N802
+        _admit(context)
         if not self._owner or request.owner != self._owner:
             context.abort(grpc.StatusCode.ABORTED, "Another program owns the device, or none does.")
 
@@ -74,6 +79,7 @@ class _Servicer(rpc.SubstrateServicer):
         return self._on_device(context, work)
 
     def Apply(self, requests: Iterator[Any], context: Any) -> Iterator[pb.ApplyResponse]:  # noqa: N802
+        _admit(context)
         first = next(requests, None)
         if first is None:
             return
@@ -104,24 +110,43 @@ class _Servicer(rpc.SubstrateServicer):
             raise
 
 
+def _admit(context: Any) -> None:
+    """Refuse a caller whose certificate names roles of hyle, and not the one that may drive a device."""
+    said = {name.decode("utf-8", "replace") for name in context.auth_context().get("x509_subject_alternative_name", ())}
+    roles = {name for name in said if name.startswith(_ROLES)}
+    if roles and _ROLES + "operate" not in roles:
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, "The call needs the role 'operate'. Use such a certificate.")
+
+
 def _application(request: Any) -> Callable[[Driver], pb.ApplyResponse]:
     return lambda driver: pb.ApplyResponse(codes=pack(driver.apply(list(request.tiles), unpack(request.codes))))
 
 
 def serve(
-    connect: Callable[[], Driver], address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+    connect: Callable[[], Driver],
+    address: str = "127.0.0.1:0",
+    credentials: grpc.ServerCredentials | None = None,
+    *,
+    insecure: bool = False,
 ) -> Server:
     """Offer a driver to one owner at a time.
 
     Args:
         connect: Opens the driver, on the thread that will own it.
         address: Where to listen: HOST:PORT (port 0: any) or unix:PATH.
-        credentials: For TLS; without them everybody who reaches the address may drive the device.
+        credentials: For TLS; they should ask for the client's certificate. One that names roles (`hyle agent init`)
+            must name `operate`.
+        insecure: Also serve without credentials beyond this machine, where everybody may then drive the device.
 
     Raises:
+        CallerError: Other machines reach the address, and there are neither credentials nor `insecure`.
         HyleError: What the driver said when it was opened.
         CallerError: The address cannot be listened on.
     """
+    if credentials is None and not insecure and not is_local(address):
+        message = f"{address} can be reached by other machines, and there are no credentials."
+        remedy = "Give credentials that ask for clients' certificates, or listen on 127.0.0.1."
+        raise CallerError(message, remedy=remedy)
     device = ThreadPoolExecutor(1, thread_name_prefix="device")
     driver = device.submit(connect).result()
     options = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
