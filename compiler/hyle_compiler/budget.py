@@ -1,5 +1,6 @@
-"""Keep an accuracy budget: more devices a weight first, then the most sensitive layers digital.
+"""Keep an accuracy budget: clipped weights and more devices a weight first, then the most sensitive layers digital.
 
+Input ranges and copies in idle room of a tile are chosen in every compilation (`calibrate`), scales are a column's own.
 Every step is measured on twin instances at the ages asked for. Layers that came from one operator (groups of a
 convolution) move together.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,14 @@ STANDARD_ERRORS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which operators stay digital, by unit name, and on how many sets of tiles each of the others lies."""
+    """Which operators stay digital, by unit name, and how the others lie.
+
+    `replicas` is the number of sets of tiles for each; with `clip` weights are clipped where that is expected to help.
+    """
 
     digital: frozenset[str] = frozenset()
     replicas: int = 1
+    clip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +133,31 @@ def search(question: Question) -> Found:
     """
     meter = _Meter(question)
     frontier = [meter.measure(Plan())]
-    while not _keeps(question, frontier[-1]) and 2 * frontier[-1].plan.replicas <= question.most_replicas:
+    for plan in _cheaper(question):
+        if _keeps(question, frontier[-1]):
+            break
         try:
-            frontier.append(meter.measure(replace(frontier[-1].plan, replicas=2 * frontier[-1].plan.replicas)))
+            frontier.append(meter.measure(plan))
         except PlacementError:
             break
     sensitivity: tuple[Sensitivity, ...] = ()
     if not _keeps(question, frontier[-1]):
         sensitivity = meter.alone()
-        frontier += _shed(question, meter, frontier[-1].plan, sensitivity)
+        frontier += _shed(question, meter, min(frontier, key=lambda point: point.drop).plan, sensitivity)
     good = [point for point in frontier if _keeps(question, point)]
     best = max(good, key=lambda point: (point.share, -point.tiles)) if good else min(frontier, key=lambda p: p.drop)
     return Found(best.plan, tuple(frontier), sensitivity, bool(good))
+
+
+def _cheaper(question: Question) -> Iterator[Plan]:
+    """What is tried before any layer is given up, by the tiles that it takes."""
+    clip = question.profile.weights.levels > 0
+    if clip:
+        yield Plan(clip=True)
+    replicas = 2
+    while replicas <= question.most_replicas:
+        yield Plan(replicas=replicas, clip=clip)
+        replicas *= 2
 
 
 def _keeps(question: Question, point: Point) -> bool:
@@ -147,23 +165,28 @@ def _keeps(question: Question, point: Point) -> bool:
 
 
 def _shed(question: Question, meter: _Meter, plan: Plan, alone: Sequence[Sensitivity]) -> list[Point]:
-    """Take layers off physics, most error a multiply-accumulate first, until the budget is kept; put back what fits."""
-    order = sorted(alone, key=lambda layer: -(layer.residual**2) / max(layer.share, 1e-12))
-    tried: list[Point] = []
-    gone: list[str] = []
-    for layer in order[:-1]:
-        gone.append(layer.unit)
-        tried.append(meter.measure(replace(plan, digital=frozenset(gone))))
-        if _keeps(question, tried[-1]):
-            break
-    else:
-        return tried
-    for unit in sorted(gone[:-1], key=lambda name: -meter.macs[name]):
-        point = meter.measure(replace(plan, digital=tried[-1].plan.digital - {unit}))
-        tried.append(point)
-        if not _keeps(question, point):
-            tried.append(tried[-2])
-    return list(dict.fromkeys(tried))
+    """Take layers off physics, most error a multiply-accumulate first, until the budget is kept; put back what fits.
+
+    How many must go is found by halving, as if less error on physics never cost accuracy.
+    """
+    order = [layer.unit for layer in sorted(alone, key=lambda s: -(s.residual**2) / max(s.share, 1e-12))]
+    tried: dict[int, Point] = {}
+    low, high = 1, len(order) - 1
+    while low < high:
+        middle = (low + high) // 2
+        tried[middle] = meter.measure(replace(plan, digital=frozenset(order[:middle])))
+        low, high = (low, middle) if _keeps(question, tried[middle]) else (middle + 1, high)
+    if high < 1:
+        return []
+    if high not in tried:
+        tried[high] = meter.measure(replace(plan, digital=frozenset(order[:high])))
+    found = list(tried.values())
+    best = tried[high]
+    if _keeps(question, best):
+        for unit in sorted(order[: high - 1], key=lambda name: -meter.macs[name]):
+            found.append(meter.measure(replace(plan, digital=best.plan.digital - {unit})))
+            best = found[-1] if _keeps(question, found[-1]) else best
+    return found
 
 
 class _Meter:
@@ -179,8 +202,12 @@ class _Meter:
         with tempfile.TemporaryDirectory(prefix="hyle-") as scratch:
             model = q.fresh()
             parts = apply(model, plan)
-            q.progress(f"trying {len(parts.physical)} layers on physics, {plan.replicas} sets of tiles each")
-            built = build(Path(scratch), model, parts.physical, q.samples, q.profile, q.identity)
+            q.progress(
+                f"trying {len(parts.physical)} layers on physics, {plan.replicas} sets of tiles each"
+                f"{', weights clipped' if plan.clip else ''}"
+            )
+            identity = replace(q.identity, clip_weights=plan.clip)
+            built = build(Path(scratch), model, parts.physical, q.samples, q.profile, identity)
             self.macs = self.macs or _macs(built)
             losses = self._losses(Path(scratch), built, q.samples, q.instances)[0]
         share = sum(self.macs[name] for name in self.macs if name not in plan.digital) / sum(self.macs.values())
@@ -251,6 +278,7 @@ def as_json(found: Found, question: Question) -> dict[str, Any]:
                 "standard_error": p.error,
                 "tiles": p.tiles,
                 "replicas": p.plan.replicas,
+                "clipped": p.plan.clip,
                 "digital": sorted(p.plan.digital),
             }
             for p in points

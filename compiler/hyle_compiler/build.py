@@ -16,7 +16,8 @@ from hyle_substrates.profile import Profile
 
 from hyle_compiler.activations import Observed, float_session, observe
 from hyle_compiler.boxes import box_tensors, describe_boxes
-from hyle_compiler.calibrate import Calibrated, calibrate
+from hyle_compiler.calibrate import Calibrated
+from hyle_compiler.calibrate_layers import calibrate_layers
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, write_golden
 from hyle_compiler.lower import Lowered, attach, describe_layer, lower
 from hyle_compiler.matrices import only_feeds
@@ -37,7 +38,8 @@ Array = np.ndarray[Any, Any]
 class Identity:
     """Who a compilation is and how it is done: what the manifest says of the model, and the choices of the caller.
 
-    `copies` and `compensation` are None where the compiler or the profile chooses.
+    `copies` and `compensation` are None where the compiler or the profile chooses. `clip_weights`: see
+    `calibrate_layers`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Identity:
     source_sha256: str
     copies: int | None = None
     compensation: Literal["none", "global", "column", "affine"] | None = None
+    clip_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,8 +91,8 @@ def build(
     progress(f"observing {len(placed)} layers on {len(samples)} samples")
     seen, exact, stackable = _observe(folder, model, layers, samples, identity.seed)
     progress("calibrating converters")
-    calibrated = tuple(
-        calibrate(layer, seen[layer.layer.name], profile, identity.copies, identity.seed) for layer in placed
+    calibrated = calibrate_layers(
+        placed, seen, profile, copies=identity.copies, seed=identity.seed, clip=identity.clip_weights
     )
     if measure is not None:
         progress("calibrating on the device")

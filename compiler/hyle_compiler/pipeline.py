@@ -176,6 +176,7 @@ def _compile(
             digest,
             options.copies,
             options.compensation,
+            bool(budget and budget["chosen"]["clipped"]),
         )
         measure = None if attached is None else partial(attached.calibrate, profile=profile)
         built = build(folder, model, parts.physical, samples, profile, identity, progress, measure)

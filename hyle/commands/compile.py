@@ -162,13 +162,14 @@ def _render_budget(budget: dict[str, Any], console: Console) -> None:
             f"{100 * p['share_of_macs']:.1f}",
             f"{100 * p['drop']:.2f} ± {100 * p['standard_error']:.2f}",
             str(p["replicas"]),
+            "clipped" if p["clipped"] else "",
             str(p["tiles"]),
             ", ".join(p["digital"]) or "none",
             "chosen" if p == budget["chosen"] else "",
         ]
         for p in budget["frontier"]
     ]
-    columns = ["% of MACs on physics", "points lost", "sets of tiles", "tiles", "digital", ""]
+    columns = ["% of MACs on physics", "points lost", "sets of tiles", "weights", "tiles", "digital", ""]
     console.table(f"budget: at most {100 * budget['max_drop']:g} points", columns, rows)
     if not budget["kept"]:
         print("warning: no set of layers keeps the budget: allow a larger --max-drop, or --adapt the model.")

@@ -6,14 +6,18 @@ import numpy as np
 import onnx
 import pytest
 from compiler_models import Compile
+from hyle_compiler.activations import Observed
 from hyle_compiler.backend import HyleBackend
 from hyle_compiler.budget import Plan, apply, unit_of
+from hyle_compiler.calibrate_layers import calibrate_layers
 from hyle_compiler.partition import partition
+from hyle_compiler.place import place
 from hyle_compiler.simplify import simplify
+from hyle_substrates.profile import load_profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnx_ir import from_proto, to_proto
+from onnx_ir import Model, from_proto, to_proto
 
 from hyle.cli import main
 
@@ -78,9 +82,46 @@ def test_the_chosen_plan_keeps_the_budget_or_says_that_none_does(compile_for: Co
     if max_drop == 1.0:
         assert frontier == [chosen]
         assert (chosen["share_of_macs"], chosen["replicas"]) == (1.0, 1)
-    replicas = [p["replicas"] for p in frontier if not p["digital"]]
-    assert replicas == [1, 2, 4][: len(replicas)]
+    cheaper = [(p["replicas"], p["clipped"]) for p in frontier if not p["digital"]]
+    assert cheaper == [(1, False), (1, True), (2, True), (4, True)][: len(cheaper)]
     assert bool(budget["sensitivity"]) == any(p["digital"] for p in frontier)
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(st.floats(1.0, 30.0), st.integers(0, 99))
+def test_weights_are_clipped_only_where_less_error_is_expected(outlier: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    profile = load_profile("pcm-generic")
+    weight = rng.standard_normal((40, 8)).astype(np.float32)
+    weight[0] *= outlier
+    vectors = np.maximum(rng.standard_normal((64, 40)), 0).astype(np.float32)
+    vectors[:, 0] *= 0.01
+    model = one_product(weight)
+    placed = place(partition(model).physical, profile)
+    scales = np.abs(vectors).max(axis=1)
+    seen = {"layer": Observed(vectors, scales, np.abs(vectors).reshape(-1), float(vectors.max()), 1.0)}
+    plain, clipped = (
+        calibrate_layers(placed, seen, profile, copies=1, seed=seed, clip=clip)[0] for clip in (False, True)
+    )
+    assert clipped.error <= plain.error
+    tops = clipped.placed.blocks[0].top / plain.placed.blocks[0].top
+    assert np.ptp(tops) < 1e-6
+    if outlier > 10.0:
+        # The outlier's row is hardly driven: cutting it costs little, and all other weights fill the range.
+        assert tops[0] == pytest.approx(0.5)
+    largest = np.abs(clipped.placed.blocks[0].levels).max()
+    assert largest == profile.weights.levels
+
+
+def one_product(weight: np.ndarray) -> Model:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="layer")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, len(weight)])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, weight.shape[1]])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return simplify(from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)))
 
 
 @pytest.mark.parametrize("text", ["x%", "-1%", "200%", ""])
