@@ -219,8 +219,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     `largest_inputs` is the largest magnitude of each float input over the calibration samples: what converters' ranges
     were made for. `stackable` says whether samples of several requests may be answered as one batch: the model gave
-    them the same answers together and alone.
-    were made for. `measured_on` is the device that it was calibrated or adapted on, if there was one.
+    them the same answers together and alone. `measured_on` is the device that it was calibrated or adapted on, if there
+    was one. `devices` is how many of the target the model was laid out for, their tiles counted through.
     """
 
     format: Literal["hyle-bundle/1"]
@@ -241,6 +241,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     files: dict[str, FileEntry]
     largest_inputs: dict[Name, Annotated[float, msgspec.Meta(ge=0.0)]] = {}
     boxes: tuple[Box, ...] = ()
+    devices: Annotated[int, msgspec.Meta(ge=1, le=2**20)] = 1
     stackable: bool = True
     measured_on: MeasuredOn | None = None
 

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from hyle_bundle import TensorFile
 from hyle_bundle.manifest import Manifest
 from hyle_runtime.body import Body
-from hyle_substrates.profile import Profile, decode_profile
+from hyle_substrates.profile import Profile, decode_profile, several_devices
 from hyle_substrates.twin import TwinDriver
 
 from hyle_compiler.activations import run_in_batches, start_session
@@ -179,7 +179,7 @@ def evaluate_bundle(
 
     Without labels the score is the agreement with the float model, or, where none is given, with exact matter.
     """
-    profile = decode_profile((folder / "profile.toml").read_bytes())
+    profile = several_devices(decode_profile((folder / "profile.toml").read_bytes()), manifest.devices)
     samples = load_samples(data, specs_of(manifest))
     first = manifest.outputs[0].name
     reference = _float_answers(float_model, samples) if float_model else None

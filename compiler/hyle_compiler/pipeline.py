@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from hyle_bundle import PrivateKey, write_bundle
 from hyle_bundle.manifest import Golden, Manifest
-from hyle_substrates.profile import Profile
+from hyle_substrates.profile import Profile, several_devices
 
 from hyle_compiler import budget as budgets
 from hyle_compiler import report as reports
@@ -27,6 +27,7 @@ from hyle_compiler.box_target import only_boxes
 from hyle_compiler.boxes import attach_boxes, box_report, describe_boxes, take_twins
 from hyle_compiler.build import Identity, build
 from hyle_compiler.calibrate import Calibrated
+from hyle_compiler.cost import cost_as_json
 from hyle_compiler.errors import ModelError, OutputError, PlacementError, VerificationError
 from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_body, run_batches, score
 from hyle_compiler.fitting.graph import read_fit
@@ -73,6 +74,7 @@ class Options:
             `ca`, `certificate`, `key`; none by default.
         max_drop: Most accuracy that may be lost, as a fraction; None puts every layer that fits on physics.
         budget_ages_s: Ages in seconds at which `max_drop` is kept.
+        devices: How many devices of the target the model is spread over; their tiles are counted through.
         most_replicas: On how many sets of tiles a layer may lie to keep `max_drop`; tried by doubling.
         black_boxes: Fitted twins, ONNX files of `hyle fit`, by the operator or node of the model that runs on them.
     """
@@ -93,6 +95,7 @@ class Options:
     max_drop: float | None = None
     budget_ages_s: tuple[float, ...] = (86400.0,)
     most_replicas: int = 4
+    devices: int = 1
     black_boxes: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -132,6 +135,7 @@ def compile_model(
         CallerError: The model, the samples, the target or the output cannot be used; says why and what to do.
     """
     options = options or Options()
+    profile = several_devices(profile, options.devices)
     if out.is_dir() or not out.parent.is_dir():
         raise OutputError(f"{out} cannot be written.", remedy="Give the path of a file in a folder that exists.")
     with tempfile.TemporaryDirectory(prefix="hyle-") as scratch:
@@ -181,9 +185,11 @@ def _compile(
         measure = None if attached is None else partial(attached.calibrate, profile=profile)
         built = build(folder, model, parts.physical, samples, profile, identity, progress, measure)
         lowered, exact, calibrated = built.lowered, built.exact, built.calibrated
+        manifest = msgspec.structs.replace(built.manifest, devices=options.devices)
         verified, report = _verify(
-            folder, built.manifest, profile, samples, exact, calibrated, parts, options, progress, attached
+            folder, manifest, profile, samples, exact, calibrated, parts, options, progress, attached
         )
+        report |= {"cost": cost_as_json(verified, profile)}
         report |= {"adaptation": adaptation} if adaptation else {}
         report |= {"budget": budget} if budget else {}
         report |= {"black_boxes": box_report(verified.boxes)} if verified.boxes else {}

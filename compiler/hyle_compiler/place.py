@@ -89,7 +89,7 @@ def lay_out(layers: Sequence[Candidate], profile: Profile) -> tuple[Spans, ...]:
     if profile.array.tiles and index > profile.array.tiles:
         raise PlacementError(
             f"The model needs {index} tiles; {profile.name} has {profile.array.tiles}.",
-            remedy="Choose a smaller model or a larger target (`hyle targets`).",
+            remedy="Spread it over several (--devices), or choose a smaller model or a larger target (`hyle targets`).",
         )
     return tuple(found)
 

@@ -66,6 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replicas", type=int, default=4, help="most sets of tiles a layer to keep --max-drop (default: 4)"
     )
+    parser.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="spread the model over N devices of the target (default: 1)"
+    )
     parser.add_argument("--at", default="1d", help="ages at which --max-drop is kept (default: 1d)")
     parser.add_argument(
         "--black-box",
@@ -95,6 +98,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         max_drop=_fraction(args.max_drop),
         most_replicas=max(1, args.replicas),
         budget_ages_s=tuple(parse_durations(args.at)),
+        devices=args.devices,
         adapt=args.adapt,
         train=args.train,
         epochs=args.epochs,
@@ -120,6 +124,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
             for k in (
                 "target",
                 "tiles",
+                "cost",
                 "macs_on_physics",
                 "latency_s",
                 "energy_j",
@@ -154,6 +159,17 @@ def _black_boxes(pairs: list[str]) -> dict[str, Path]:
             raise CallerError(f"--black-box {pair} names no node and no file.", remedy="Write NODE=TWIN.onnx.")
         found[name] = Path(path)
     return found
+
+
+def _render_cost(cost: dict[str, Any]) -> None:
+    parts = [f"{100 * cost['utilisation']:.0f} % of the cells in use"]
+    if cost["devices"] > 1:
+        parts.append(f"{cost['devices']} devices of {cost['tiles_a_device']} tiles")
+    for key, unit, word in (("latency_s", "s", "latency"), ("energy_j", "J", "energy"), ("program_s", "s", "to write")):
+        if cost[key] is not None:
+            beside = f" (digital: {cost['digital'][key]:.3g} {unit})" if key in cost["digital"] else ""
+            parts.append(f"{word} {cost[key]:.3g} {unit}{beside}")
+    print("cost: " + ", ".join(parts))
 
 
 def _render_budget(budget: dict[str, Any], console: Console) -> None:
@@ -242,6 +258,7 @@ def render(result: dict[str, object], console: Console) -> None:
     print(f"sha256 {result['digest']}")
     macs = cast(int, result["macs_on_physics"])
     print(f"{result['tiles']} tiles, {macs:,} multiply-accumulates an inference on physics")
+    _render_cost(cast(dict[str, Any], result["cost"]))
     for box in cast(list[dict[str, Any]], result["black_boxes"]):
         held = f"twin's correlation {box['correlation']:.4f}, error {100 * box['error']:.1f} %"
         print(f"black box: {box['name']} on {box['matter']} ({box['identity']}): {held}")

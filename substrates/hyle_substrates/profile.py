@@ -26,6 +26,7 @@ __all__ = [
     "find_profile",
     "load_profile",
     "profile_names",
+    "several_devices",
 ]
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
@@ -206,6 +207,22 @@ def decode_profile(text: bytes | str, origin: str = "profile") -> Profile:
 
     load_substrate(profile.substrate).check(profile)
     return profile
+
+
+def several_devices(profile: Profile, devices: int) -> Profile:
+    """A profile of as many devices side by side, as one device with so many times the tiles.
+
+    Raises:
+        ProfileError: `devices` is below 1, or one device holds a model of any size already.
+    """
+    if devices < 1:
+        raise ProfileError(f"There are {devices} devices.", remedy="Give 1 or more.")
+    if devices > 1 and not profile.array.tiles:
+        raise ProfileError(
+            f"{profile.name} holds a model of any size on one device.", remedy="Leave out the number of devices."
+        )
+    array = msgspec.structs.replace(profile.array, count=profile.array.count * devices)
+    return profile if devices == 1 else msgspec.structs.replace(profile, array=array)
 
 
 def _field_first(message: str) -> str:
