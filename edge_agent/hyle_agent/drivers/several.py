@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
-from hyle_substrates.driver import Codes, Device, Driver, ProgramReport, SimulatedMatter, Weights
+from hyle_substrates.driver import Codes, Device, DeviceError, Driver, ProgramReport, SimulatedMatter, Weights
 
 from hyle_agent.errors import ConfigError
 
@@ -71,7 +71,8 @@ class Several:
 
     def _at(self, tile: int) -> tuple[int, int]:
         if not 0 <= tile < self._tiles * len(self._devices):
-            raise IndexError(f"tile {tile} of {self._tiles * len(self._devices)}")
+            there = self._tiles * len(self._devices)
+            raise DeviceError(f"There is no tile {tile}.", remedy=f"The devices have {there} tiles together.")
         return divmod(tile, self._tiles)
 
 
