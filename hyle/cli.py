@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "accuracy of a bundle on the twin, over time and device instances",
     "keys": "make a signing key",
     "sign": "sign a bundle",
+    "override": "sign the leave to install an older bundle on one agent, once",
     "verify": "verify a bundle's digests and signature",
     "agent": "run the edge agent, or write its configuration",
     "deploy": "install and activate a bundle on an agent",

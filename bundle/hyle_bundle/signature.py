@@ -7,18 +7,14 @@ Source: DSSE 1.0.2, protocol and envelope.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
 
-import msgspec
-
+from hyle_bundle.envelope import MAX_ENVELOPE_BYTES, Kind, pre_authentication_encoding, seal, unseal
 from hyle_bundle.keys import PrivateKey, PublicKey
 from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME
-from hyle_bundle.statement import Sha256, SignatureError, Statement, check_statement
+from hyle_bundle.statement import SignatureError, Statement, check_statement
 
 __all__ = [
     "MAX_SIGNATURE_BYTES",
@@ -33,21 +29,9 @@ __all__ = [
 ]
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-MAX_SIGNATURE_BYTES = 16 << 20
+MAX_SIGNATURE_BYTES = MAX_ENVELOPE_BYTES
 
-_T = TypeVar("_T", bound=msgspec.Struct)
-
-
-class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    keyid: Sha256
-    public_key: str = msgspec.field(name="publicKey")
-    sig: str
-
-
-class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    payload: str
-    payload_type: Literal["application/vnd.in-toto+json"] = msgspec.field(name="payloadType")
-    signatures: tuple[_Signature]
+_KIND = Kind(PAYLOAD_TYPE, SIGNATURE_NAME, "Fetch the bundle again from its signer.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +42,9 @@ class Verified:
     signer: PublicKey
 
 
-def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
-    """Return DSSE's PAE: the bytes that are signed."""
-    kind = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
 def sign_statement(statement: Statement, key: PrivateKey) -> bytes:
     """Return the canonical envelope of a statement."""
-    payload = _canonical(statement)
-    signature = key.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload))
-    entry = _Signature(key.public.fingerprint, _encode(key.public.raw), _encode(signature))
-    return _canonical(_Envelope(_encode(payload), "application/vnd.in-toto+json", (entry,)))
+    return seal(_KIND, statement, key)
 
 
 def verify_envelope(envelope: bytes | memoryview, trusted: Sequence[PublicKey] | None) -> Verified:
@@ -83,22 +58,9 @@ def verify_envelope(envelope: bytes | memoryview, trusted: Sequence[PublicKey] |
     Raises:
         SignatureError: The envelope is malformed or not canonical, its key is not trusted, or the signature is wrong.
     """
-    parsed = _decode(envelope, _Envelope, "envelope")
-    entry = parsed.signatures[0]
-    embedded = PublicKey(_decode_base64(entry.public_key))
-    if embedded.fingerprint != entry.keyid:
-        raise _refusal("its key id is not that of its public key")
-    if trusted is not None and embedded not in trusted:
-        raise SignatureError(
-            f"The bundle is signed by the key {entry.keyid}, which is not trusted.",
-            remedy="Add the signer's public key to the trusted keys if you trust them.",
-        )
-    payload = _decode_base64(parsed.payload)
-    if not embedded.accepts(_decode_base64(entry.sig), pre_authentication_encoding(PAYLOAD_TYPE, payload)):
-        raise _refusal("the signature does not match what it signs")
-    statement = _decode(payload, Statement, "statement")
+    statement, signer = unseal(_KIND, envelope, Statement, trusted)
     check_statement(statement)
-    return Verified(statement, embedded)
+    return Verified(statement, signer)
 
 
 def verify_signed(
@@ -118,7 +80,7 @@ def verify_signed(
         raise SignatureError("The bundle is not signed.", remedy="Sign it with `hyle sign OUT.hyle --key NAME.key`.")
     verified = verify_envelope(envelope, trusted)
     if verified.statement.digests.get(MANIFEST_NAME) != hashlib.sha256(manifest).hexdigest():
-        raise _refusal("it signs another bundle.json")
+        raise _KIND.refusal("it signs another bundle.json")
     return verified
 
 
@@ -131,37 +93,3 @@ def verify_manifest(
         SignatureError: As `verify_signed`.
     """
     return verify_signed(manifest, envelope, trusted).signer.fingerprint
-
-
-def _canonical(value: msgspec.Struct) -> bytes:
-    return msgspec.json.encode(value, order="sorted")
-
-
-def _decode(data: bytes | memoryview, kind: type[_T], what: str) -> _T:
-    if len(data) > MAX_SIGNATURE_BYTES:
-        raise _refusal(f"the {what} is larger than {MAX_SIGNATURE_BYTES} bytes")
-    try:
-        value = msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(f"the {what} cannot be read: {error}") from error
-    if _canonical(value) != bytes(data):
-        raise _refusal(f"the {what} is not in canonical form")
-    return value
-
-
-def _encode(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _decode_base64(text: str) -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _refusal("its base64 is malformed") from error
-    if _encode(data) != text:
-        raise _refusal("its base64 is not canonical")
-    return data
-
-
-def _refusal(reason: str) -> SignatureError:
-    return SignatureError(f"{SIGNATURE_NAME} is refused: {reason}.", remedy="Fetch the bundle again from its signer.")

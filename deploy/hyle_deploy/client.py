@@ -161,7 +161,12 @@ class Client:
         return answer.slot, answer.version
 
     def deploy(
-        self, bundle_path: str | Path, *, activate: bool = True, progress: Callable[[Progress], None] = _silent
+        self,
+        bundle_path: str | Path,
+        *,
+        activate: bool = True,
+        progress: Callable[[Progress], None] = _silent,
+        override: bytes = b"",
     ) -> DeployResult:
         """Install a bundle and let it serve; what serves now goes on until the new one has passed its self-test.
 
@@ -169,22 +174,24 @@ class Client:
             bundle_path: The bundle's file.
             activate: Let it serve once installed; otherwise it waits in its slot.
             progress: Told at each stage and after every chunk of the upload.
+            override: An operator's signed leave to install an older bundle (`hyle override`), empty for none.
 
         Raises:
             HyleError: The bundle is not whole, or the agent refused it; what served before still does.
         """
         with open_bundle(Path(bundle_path)) as bundle:
             progress(Progress("plan"))
-            sent = send_missing(
-                bundle, _Calls(self._control, self.timeout_s, self.install_timeout_s), self.address, progress
-            )
-            return self._install(bundle, sent, activate, progress)
+            calls = _Calls(self._control, self.timeout_s, self.install_timeout_s)
+            sent = send_missing(bundle, calls, self.address, progress, override)
+            return self._install(bundle, sent, activate, progress, override)
 
     def _install(
-        self, bundle: Sendable, sent: Sent, activate: bool, progress: Callable[[Progress], None]
+        self, bundle: Sendable, sent: Sent, activate: bool, progress: Callable[[Progress], None], override: bytes
     ) -> DeployResult:
         progress(Progress("install"))
-        request = control.InstallRequest(manifest=bundle.manifest_bytes, signature=bundle.signature_bytes or b"")
+        request = control.InstallRequest(
+            manifest=bundle.manifest_bytes, signature=bundle.signature_bytes or b"", override=override
+        )
         with translated(self.address):
             installed = self._control.Install(request, timeout=self.install_timeout_s)
         if installed.digest != bundle.digest:

@@ -13,6 +13,7 @@ __all__ = [
     "AgentStatus",
     "DeployResult",
     "DeviceState",
+    "Happened",
     "ModelInfo",
     "ModelState",
     "Progress",
@@ -46,7 +47,12 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One model: its slots, the one that serves ("" for none), why it is not ready if it is not, and what to know."""
+    """One model: its slots, the one that serves ("" for none), why it is not ready if it is not, and what to know.
+
+    `substrate` is what answers (`hardware`, `twin` or `digital`, "" for nothing), with its calibration's id and age;
+    `fault` what is wrong with the device; `trial_left_s` how long the active slot is still on trial, None if it is not.
+    `drift_score` and `drift_limit` are None without a drift detector; the rest counts since the agent's start.
+    """
 
     name: str
     active: str
@@ -54,6 +60,17 @@ class ModelState:
     reason: str
     slots: tuple[SlotState, ...]
     notice: str = ""
+    substrate: str = ""
+    calibration: str = ""
+    calibration_age_s: float = 0.0
+    fault: str = ""
+    trial_left_s: float | None = None
+    drift_score: float | None = None
+    drift_limit: float | None = None
+    drift_alarms: int = 0
+    recalibrations: int = 0
+    fallbacks: int = 0
+    rollbacks: int = 0
 
     @property
     def serving(self) -> SlotState | None:
@@ -63,7 +80,7 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """The attached device, or its twin, and its live readings by name."""
+    """The attached device, or its twin, its live readings by name, and what is wrong with it ("" for nothing)."""
 
     driver: str
     identity: str
@@ -72,11 +89,26 @@ class DeviceState:
     tiles: int
     tiles_used: int
     health: Mapping[str, float]
+    attached: bool = True
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One thing that happened on an agent; `model` is "" for its device, `at_s` seconds since the epoch."""
+
+    kind: str
+    model: str
+    message: str
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """One agent: its name, version, device, models ordered by name, and who has its device for maintenance."""
+    """One agent: its name, version, device, models ordered by name, who has its device, and what happened lately.
+
+    `challenge` is what an override must name now, "" from an agent that takes none; `events` are oldest first.
+    """
 
     node: str
     agent_version: str
@@ -84,6 +116,8 @@ class AgentStatus:
     device: DeviceState
     models: tuple[ModelState, ...]
     maintenance: str = ""
+    events: tuple[Happened, ...] = ()
+    challenge: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +179,25 @@ def _slot(message: control.SlotStatus) -> SlotState:
 
 
 def _model(message: control.ModelStatus) -> ModelState:
-    slots = tuple(map(_slot, message.slots))
-    return ModelState(message.name, message.active, message.ready, message.reason, slots, message.notice)
+    return ModelState(
+        name=message.name,
+        active=message.active,
+        ready=message.ready,
+        reason=message.reason,
+        slots=tuple(map(_slot, message.slots)),
+        notice=message.notice,
+        substrate=message.substrate,
+        calibration=message.calibration,
+        calibration_age_s=message.calibration_age_s,
+        fault=message.fault,
+        trial_left_s=message.trial_left_s if message.on_trial else None,
+        drift_score=message.drift_score if message.HasField("drift_score") else None,
+        drift_limit=message.drift_limit if message.HasField("drift_limit") else None,
+        drift_alarms=message.drift_alarms,
+        recalibrations=message.recalibrations,
+        fallbacks=message.fallbacks,
+        rollbacks=message.rollbacks,
+    )
 
 
 def agent_status(message: control.StatusResponse) -> AgentStatus:
@@ -160,9 +211,21 @@ def agent_status(message: control.StatusResponse) -> AgentStatus:
         tiles=device.tiles,
         tiles_used=device.tiles_used,
         health=dict(device.health),
+        attached=device.attached,
+        fault=device.fault,
     )
     models = tuple(sorted(map(_model, message.models), key=lambda model: model.name))
-    return AgentStatus(message.node, message.agent_version, message.uptime_s, state, models, message.maintenance)
+    events = tuple(Happened(event.kind, event.model, event.message, event.at) for event in message.events)
+    return AgentStatus(
+        node=message.node,
+        agent_version=message.agent_version,
+        uptime_s=message.uptime_s,
+        device=state,
+        models=models,
+        maintenance=message.maintenance,
+        events=events,
+        challenge=message.challenge,
+    )
 
 
 def model_info(message: oip.ModelMetadataResponse) -> ModelInfo:

@@ -96,7 +96,7 @@ def _by_digest(files: Mapping[str, FileEntry]) -> dict[str, str]:
     return {entry.sha256: name for name, entry in files.items()}
 
 
-def send_missing(bundle: Sendable, calls: ControlCalls, address: str, report: Report) -> Sent:
+def send_missing(bundle: Sendable, calls: ControlCalls, address: str, report: Report, override: bytes = b"") -> Sent:
     """Ask what the agent lacks and send that; after a broken connection ask again and send the rest.
 
     Args:
@@ -104,6 +104,7 @@ def send_missing(bundle: Sendable, calls: ControlCalls, address: str, report: Re
         calls: The agent's Plan and Upload; they raise grpc's errors.
         address: The agent's, for messages.
         report: Told after every chunk.
+        override: An operator's signed leave to install an older bundle, empty for none.
 
     Returns:
         Blobs and bytes that the agent kept.
@@ -112,7 +113,9 @@ def send_missing(bundle: Sendable, calls: ControlCalls, address: str, report: Re
         HyleError: The agent refused, or the connection broke three times.
     """
     names = _by_digest(bundle.manifest.files)
-    plan = control.PlanRequest(manifest=bundle.manifest_bytes, signature=bundle.signature_bytes or b"")
+    plan = control.PlanRequest(
+        manifest=bundle.manifest_bytes, signature=bundle.signature_bytes or b"", override=override
+    )
     needed: list[str] | None = None
     attempt = 1
     while True:

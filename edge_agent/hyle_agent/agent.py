@@ -22,6 +22,7 @@ from hyle_agent.control_service import ControlService
 from hyle_agent.device_thread import DeviceThread
 from hyle_agent.device_watch import DeviceWatch
 from hyle_agent.engine import Engine
+from hyle_agent.events import Event, Events
 from hyle_agent.health import Health, reflection_service
 from hyle_agent.inference_service import SERVICE as INFERENCE_SERVICE
 from hyle_agent.inference_service import InferenceService
@@ -32,6 +33,7 @@ from hyle_agent.memory import give_back
 from hyle_agent.models import Models, snapshot_model
 from hyle_agent.operator_thread import OperatorThread
 from hyle_agent.program import Load
+from hyle_agent.rounds import Rounds
 from hyle_agent.snapshot import NodeSnapshot
 from hyle_agent.store import Store
 from hyle_agent.tenancy import Tenancy
@@ -48,6 +50,10 @@ class Reporter(Protocol):
 
     def notify(self) -> None:
         """Say that the state changed."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """Say that something happened that must not be lost."""
         ...
 
     def stop(self) -> None:
@@ -70,7 +76,8 @@ class Agent:
     def __init__(self, config: Config, *, load: Load, connect: Callable[[Mapping[str, str]], Driver]) -> None:
         check(config)
         self._config = config
-        self._trust = Trust(read_keys(config.trusted), config.insecure)
+        operators = read_keys(config.operators, "operators")
+        self._trust = Trust(read_keys(config.trusted), config.insecure, operators)
         self._store = Store(Path(config.store))
         self._models = Models()
         self._device = DeviceThread(lambda: connect(config.driver.words()), capacity=config.queue)
@@ -79,8 +86,15 @@ class Agent:
         except BaseException:
             self._store.close()
             raise
-        self._loader = SlotLoader(self._device, load, self._trust, threads=config.threads)
-        self._operator = OperatorThread(Controller(self._store, self._loader, self._models, self._changed))
+        policy = config.policy
+        self._events = Events(self._report)
+        self._loader = SlotLoader(
+            self._device, load, self._trust, threads=config.threads, timeout_s=policy.device_timeout_s
+        )
+        self._operator = OperatorThread(
+            Controller(self._store, self._loader, self._models, self._changed, policy, self._events)
+        )
+        self._rounds = Rounds(self._operator, self._models, policy)
         tenancy = Tenancy(config.maintenance, self._store, self._loader, self._models, self._changed)
         self._leases = Leases(config.maintenance, tenancy, self._operator, self._models)
         self._health = Health(self._models, (INFERENCE_SERVICE, CONTROL_SERVICE))
@@ -103,22 +117,25 @@ class Agent:
         self._models.booted = True
         await self._health.update()
         self._reporter = self._start_telemetry()
+        for event in tuple(self._events.last):
+            self._report(event)
         self._tasks.append(asyncio.create_task(self._operator.run(lambda _: give_back())))
         watch = DeviceWatch(self._loader, self._operator, self._models, self._health.update)
         self._tasks.append(asyncio.create_task(watch.run()))
         self._tasks.append(asyncio.create_task(self._leases.run()))
-        if self._config.self_test_interval_s:
-            self._tasks.append(asyncio.create_task(self._test_regularly()))
+        self._tasks.append(asyncio.create_task(self._rounds.run()))
         return self._config.address.at(port)
 
     async def stop(self) -> None:
         """Refuse new requests, finish those in progress, close device and store; bounded by twice `drain_s`."""
-        self._models.stopping = True
+        self._models.stopping = self._loader.stopping = True
         await self._health.update()
         self._leases.stop()
         for task in self._tasks:
             task.cancel()
         await self._engine.stop(self._config.drain_s)
+        with contextlib.suppress(HyleError, TimeoutError):
+            await asyncio.wait_for(self._operator.run(lambda controller: controller.stop()), self._config.drain_s)
         self._operator.stop()
         if self._reporter is not None:
             await asyncio.to_thread(self._reporter.stop)
@@ -139,7 +156,11 @@ class Agent:
             simulated=device.simulated,
             tiles_used=self._loader.tiles.used,
             tiles=device.tiles,
-            models=tuple(snapshot_model(model) for model in self._models.all()),
+            models=tuple(
+                snapshot_model(model, self._events, answers=self._models.answers(model)) for model in self._models.all()
+            ),
+            device_attached=self._models.attached,
+            device_fault=self._models.fault,
         )
 
     def _make_engine(self) -> Engine:
@@ -147,7 +168,9 @@ class Agent:
         inference = InferenceService(
             self._models, self._device, self._operator, capacity=config.queue, largest=config.max_batch
         )
-        control = ControlService(self._operator, self._models, self.snapshot, self._readings, self._leases)
+        control = ControlService(
+            self._operator, self._models, self.snapshot, self._readings, self._leases, self._events
+        )
         maintenance = MaintenanceService(self._leases, self._device)
         names = (INFERENCE_SERVICE, CONTROL_SERVICE, MAINTENANCE, SUBSTRATE)
         health = (self._health.service(), reflection_service(names))
@@ -162,6 +185,7 @@ class Agent:
     def _changed(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
             asyncio.run_coroutine_threadsafe(self._health.update(), self._loop)
+            self._loop.call_soon_threadsafe(self._rounds.wake)
         if self._reporter is not None:
             self._reporter.notify()
 
@@ -173,18 +197,9 @@ class Agent:
 
         return telemetry.start(settings, self.snapshot)
 
-    async def _test_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(self._config.self_test_interval_s)
-            for model in self._models.all():
-                if model.state.active in model.loaded:
-                    await self._test(model.name)
-
-    async def _test(self, name: str) -> None:
-        with contextlib.suppress(HyleError):
-            tested = await self._operator.run(lambda controller: controller.self_test(name))
-            if not tested.passed:
-                _LOG.warning("self-test of %s: residual %.3g, allowed %.3g", name, tested.residual, tested.tolerance)
+    def _report(self, event: Event) -> None:
+        if self._reporter is not None:
+            self._reporter.tell(event)
 
 
 def _resident_bytes() -> int:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from hyle_substrates.driver import Driver
+from hyle_errors import CallerError
+from hyle_substrates.driver import DeviceError, Driver
 
 from hyle_agent.device_thread import DeviceThread
 from hyle_agent.errors import ExpiredError, NotReadyError, OverloadError
@@ -21,6 +22,8 @@ from hyle_agent.program import Array
 __all__ = ["Gatherer", "Waiting"]
 
 Outputs = dict[str, Array]
+# Failures that say nothing of the program that was asked: the caller's, the device's, the load's.
+_BLAMELESS = (CallerError, DeviceError, ExpiredError, NotReadyError, OverloadError)
 Done = Callable[["Waiting", Outputs | None, BaseException | None], None]
 
 
@@ -33,6 +36,7 @@ class Waiting:
         deadline: `time.monotonic()` after which nobody waits for it.
         done: Told its outputs, or why there are none, once; on any thread.
         answer: What `done` needs to answer the caller.
+        settled: Whether `done` was called; a device that hung may answer late.
     """
 
     job: Job
@@ -40,6 +44,7 @@ class Waiting:
     done: Done
     answer: Any
     arrived: float = field(default_factory=time.perf_counter)
+    settled: bool = False
 
 
 class Gatherer:
@@ -96,10 +101,16 @@ class Gatherer:
     def flush(self, *, inline: bool = False) -> None:
         """Hand what waits to the device, unless it still has a batch; its end flushes again.
 
+        What needs no device never waits for it: a device that hangs does not keep a fallback from answering.
+
         Args:
             inline: Run on the calling thread what any thread may run, while the device thread is idle.
         """
         while (batch := self._take()) is not None:
+            if batch[0].job.loaded.aside:
+                self._run(batch)
+                self._busy = False
+                continue
             if inline and batch[0].job.loaded.program.shared and self._device.borrow(lambda: self._run(batch)):
                 self._busy = False
                 continue
@@ -167,6 +178,9 @@ class Gatherer:
             return
         ended = time.perf_counter()
         for one, own in zip(batch, outputs, strict=True):
+            if one.settled:
+                continue
+            one.settled = True
             samples = one.job.samples
             one.job.model.statistics.answered(
                 latency_s=ended - one.arrived,
@@ -218,8 +232,12 @@ def _expired(waiting: Waiting) -> bool:
 
 
 def _refuse(batch: Sequence[Waiting], error: BaseException) -> None:
+    broken = not isinstance(error, _BLAMELESS)
     for one in batch:
-        one.job.model.statistics.failed(time.perf_counter() - one.arrived)
+        if one.settled:
+            continue
+        one.settled = True
+        one.job.model.statistics.failed(time.perf_counter() - one.arrived, broken=broken)
         _left(one)
         one.done(one, None, error)
 

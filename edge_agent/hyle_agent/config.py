@@ -13,6 +13,7 @@ from hyle_errors import HyleError
 from hyle_agent.address import Address, parse_address
 from hyle_agent.errors import ConfigError
 from hyle_agent.maintenance import MaintenanceConfig
+from hyle_agent.policy import Fallback, Policy
 
 if TYPE_CHECKING:
     from hyle_agent.telemetry.config import TelemetryConfig
@@ -61,6 +62,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_message_mb: Largest request, in MiB.
         drain_s: Longest time that a stop waits for answers in progress.
         self_test_interval_s: Time between self-tests of what serves, 0 for none.
+        watch_s: How long a newly activated slot is on trial before it is marked good, 0 for no trial.
+        watch_deaths: Deaths of the process during the trial after which the old slot serves again.
+        false_alarm_interval_s: Mean time between two false drift alarms, 0 for no drift detection.
+        recalibrate: Whether the agent may measure compensation anew by itself.
+        fallback: What answers in place of a device that cannot: `none`, its `twin`, or the model computed exactly,
+            `digital`.
+        device_timeout_s: Longest time that the device may take for one self-test or one step of a calibration.
+        operators: Public keys, PEM files, of those who may sign overrides; by default those of `trusted`.
         driver: The device.
         maintenance: How the device is lent to who calibrates or adapts on it.
         black_box: A black box beside a matrix device, for bundles that have layers of both kinds.
@@ -80,6 +89,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     drain_s: Seconds = 10.0
     self_test_interval_s: Seconds = 300.0
+    watch_s: Seconds = 30.0
+    watch_deaths: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
+    false_alarm_interval_s: Seconds = 31_536_000.0
+    recalibrate: bool = True
+    fallback: Fallback = "none"
+    device_timeout_s: Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)] = 60.0
+    operators: tuple[str, ...] = ()
     driver: DriverConfig = DriverConfig()
     maintenance: MaintenanceConfig = MaintenanceConfig()
     black_box: DriverConfig | None = None
@@ -90,6 +106,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def address(self) -> Address:
         """Where to listen."""
         return parse_address(self.listen, "listen")
+
+    @property
+    def policy(self) -> Policy:
+        """How to look after what serves."""
+        return Policy(
+            watch_s=self.watch_s,
+            watch_deaths=self.watch_deaths,
+            test_s=self.self_test_interval_s,
+            false_alarm_s=self.false_alarm_interval_s,
+            recalibrate=self.recalibrate,
+            fallback=self.fallback,
+            device_timeout_s=self.device_timeout_s,
+            node=self.node,
+        )
 
     def telemetry_config(self) -> TelemetryConfig | None:
         """Return what telemetry is told, None to report nothing.
@@ -153,9 +183,11 @@ def _anchored(config: Config, folder: Path) -> Config:
         return str(folder / text) if text else text
 
     tls = config.tls and Tls(at(config.tls.certificate), at(config.tls.key), at(config.tls.client_ca))
-    trusted = tuple(at(path) for path in config.trusted)
+    trusted, operators = (tuple(at(path) for path in keys) for keys in (config.trusted, config.operators))
     telemetry = config.telemetry and {
         key: at(value) if key in _TELEMETRY_FILES and isinstance(value, str) else value
         for key, value in config.telemetry.items()
     }
-    return msgspec.structs.replace(config, store=at(config.store), trusted=trusted, tls=tls, telemetry=telemetry)
+    return msgspec.structs.replace(
+        config, store=at(config.store), trusted=trusted, operators=operators, tls=tls, telemetry=telemetry
+    )

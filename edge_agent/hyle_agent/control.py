@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hyle_bundle.manifest import FileEntry
+from hyle_bundle.override import Override
+from hyle_bundle.signature import SignatureError
+from hyle_substrates.driver import DeviceError
 
-from hyle_agent.errors import ConflictError, NotFoundError, NotReadyError
-from hyle_agent.installation import Installation, refuse_older
-from hyle_agent.loading import SlotLoader
+from hyle_agent.care import Care
+from hyle_agent.errors import ConflictError, NotFoundError, NotReadyError, UntrustedError
+from hyle_agent.events import Events
+from hyle_agent.fallbacks import Fallbacks
+from hyle_agent.installation import Installation, is_older, refuse_older
+from hyle_agent.loading import Admitted, SlotLoader
 from hyle_agent.models import Model, Models, Tested
+from hyle_agent.policy import Policy
 from hyle_agent.store import Store
 from hyle_agent.switch import Switch
+from hyle_agent.trials import Trials
 from hyle_agent.upload import Uploads
 
 __all__ = ["Controller", "Installed"]
@@ -36,30 +45,43 @@ class Controller:
         loader: Programs slots.
         models: What serves.
         changed: Told after every change, so that health and telemetry can say so.
+        policy: How it looks after what serves.
+        events: Told what happened.
     """
 
-    def __init__(self, store: Store, loader: SlotLoader, models: Models, changed: Callable[[], None]) -> None:
-        self._store = store
-        self._loader = loader
-        self._models = models
-        self._changed = changed
+    def __init__(
+        self,
+        store: Store,
+        loader: SlotLoader,
+        models: Models,
+        changed: Callable[[], None],
+        policy: Policy | None = None,
+        events: Events | None = None,
+    ) -> None:
+        self._policy, self._events = policy or Policy(), events or Events()
+        self._store, self._loader, self._models, self._changed = store, loader, models, changed
         self._slots = Switch(store, loader)
         self._installation = Installation(store, loader, self._slots)
+        self._trials = Trials(store, self._slots, self._events, self._policy)
+        fallbacks = Fallbacks(loader.make, self._policy, threads=loader.threads)
+        self.care = Care(loader, self._slots, fallbacks, self._trials, self._events, self._policy)
         self.uploads = Uploads(store)
 
-    def plan(self, manifest: bytes, signature: bytes) -> dict[str, FileEntry]:
+    def plan(self, manifest: bytes, signature: bytes, override: bytes = b"") -> dict[str, FileEntry]:
         """Return the files of a trusted bundle that are not here yet, by digest, and let them be uploaded.
 
         Raises:
-            UntrustedError: No trusted key signed it.
-            ConflictError: It is older than what is installed.
+            UntrustedError: No trusted key signed it, or the override.
+            ConflictError: It is older than what is installed, or would take the way back from a slot on trial.
             StoreFullError: They would not fit on the disk.
         """
         admitted = self._loader.admit(manifest, signature)
-        refuse_older(self._models.find(admitted.manifest.name), admitted)
+        model = self._models.find(admitted.manifest.name)
+        if not model.state.letter(admitted.digest):
+            self._admitted(model, admitted, override)
         return self.uploads.announce(admitted.manifest)
 
-    def install(self, manifest: bytes, signature: bytes) -> Installed:
+    def install(self, manifest: bytes, signature: bytes, override: bytes = b"") -> Installed:
         """Build the idle slot, program it beside what serves, and run its self-test.
 
         Raises:
@@ -71,8 +93,11 @@ class Controller:
         slot = model.state.letter(admitted.digest)
         if slot:
             return Installed(model.name, slot, admitted.digest, self._slots.ensure(model, slot)[1])
-        refuse_older(model, admitted)
-        tested = self._installation.install(model, admitted, manifest, signature)
+        leave = self._admitted(model, admitted, override)
+        tested = self._installation.install(model, admitted, manifest, signature, leave)
+        if leave is not None:
+            message = f"version {admitted.manifest.version} was let in by an operator's override"
+            self._events.say("override", model.name, message, version=admitted.manifest.version)
         self._models.put(model)
         self._finish()
         return Installed(model.name, model.state.letter(admitted.digest), admitted.digest, tested)
@@ -88,11 +113,14 @@ class Controller:
         slot = model.state.letter(digest)
         if not slot:
             raise NotFoundError(f"No slot of {name!r} holds {digest[:64]!r}.", remedy="Install that bundle first.")
-        active = model.state.slots.get(model.state.active)
-        if active and model.state.slots[slot].counter < active.counter:
+        active, wanted = model.state.slots.get(model.state.active), model.state.slots[slot]
+        if active and wanted.counter < active.counter and not wanted.overridden:
             message = f"Slot {slot} is older than slot {model.state.active}, which serves."
             raise ConflictError(message, remedy="Use `hyle rollback`.")
-        self._slots.switch(model, slot, reason="")
+        fresh = slot != model.state.active
+        self._slots.switch(model, slot, reason="", trial=self._trials.wanted)
+        if fresh:
+            self._trials.begin(model)
         self._finish()
         return slot
 
@@ -108,7 +136,9 @@ class Controller:
             remedy = "Install and activate the version that you want."
             raise ConflictError(f"Model {name!r} has no previous slot.", remedy=remedy)
         left = model.state.slots[model.state.active]
-        self._slots.switch(model, slot, reason=f"rolled back from version {left.version} by the operator")
+        reason = f"rolled back from version {left.version} by the operator"
+        self._slots.switch(model, slot, reason=reason)
+        self._events.say("rollback", name, reason, slot=slot, version=model.state.slots[slot].version)
         self._finish()
         return slot, model.state.slots[slot].version
 
@@ -125,7 +155,7 @@ class Controller:
         self._loader.check_lent()
         model = self._models.get(name)
         self._slots.retire(model)
-        model.reason = "unloaded by the operator"
+        model.reason, model.unloaded = "unloaded by the operator", True
         self._finish()
 
     def load(self, name: str) -> None:
@@ -139,29 +169,62 @@ class Controller:
         if not model.state.active:
             raise NotReadyError(f"Model {name!r} has no active slot.", remedy="Activate one first.")
         self._slots.retire(model)
-        model.reason = "being loaded"
+        model.reason, model.unloaded = "being loaded", False
         self._slots.switch(model, model.state.active, reason="")
         self._finish()
 
     def self_test(self, name: str) -> Tested:
-        """Run the golden vectors of the active slot; who fails is recalibrated once, then taken out of service.
+        """Run the golden vectors of the active slot, and do what they call for (`hyle_agent.care`).
 
         Raises:
             NotReadyError: The active slot is not loaded.
+            DeviceError: The device did not answer.
         """
         model = self._models.get(name)
         loaded = model.loaded.get(model.state.active)
         if loaded is None:
             why = model.reason or "no slot is active"
             raise NotReadyError(f"Model {name!r} is not loaded: {why}.", remedy="Activate or load it first.")
-        tested = self._loader.self_test(loaded)
-        if not tested.passed:
-            self._loader.recalibrate(loaded)
-            tested = self._loader.self_test(loaded)
-        model.tested[loaded.digest] = tested
-        self._slots.judge(model, loaded, tested)
-        self._finish()
-        return tested
+        try:
+            return self.care.examine(model, loaded)
+        finally:
+            self._finish()
+
+    def look(self, name: str) -> None:
+        """Do on schedule what `self_test` does; a slot that is not loaded is tried again.
+
+        Raises:
+            HyleError: It still cannot be loaded, or the device did not answer.
+        """
+        model = self._models.get(name)
+        if self._loader.lent is not None:
+            return
+        if model.state.active in model.loaded:
+            self.self_test(name)
+        elif model.state.active and not model.unloaded:
+            try:
+                self.care.revive(model)
+            finally:
+                self._finish()
+
+    def welcome(self) -> None:
+        """Measure and test what the device holds after an absence, and let it serve if it is well.
+
+        Raises:
+            DeviceError: It is gone again.
+        """
+        for model in self._models.all():
+            for slot, loaded in tuple(model.loaded.items()):
+                self._loader.recalibrate(loaded)
+                if slot == model.state.active:
+                    self.care.examine(model, loaded)
+        self._changed()
+
+    def lose(self, fault: str, why: str) -> None:
+        """Take in that the device does not answer."""
+        for model in self._models.all():
+            self.care.lose(model, fault, why)
+        self._changed()
 
     def boot(self) -> None:
         """Let every model's active slot serve, or its other one if that cannot; says so in `reason`."""
@@ -170,9 +233,41 @@ class Controller:
             self._models.put(Model(name, state, reason=reason))
         for model in self._models.all():
             if model.state.active:
-                self._slots.start(model)
+                self._trials.resume(model)
+                if model.serving is None:
+                    self._slots.start(model)
+                if model.serving is None:
+                    self.care.stand_in(model)
         self._finish()
 
+    def stop(self) -> None:
+        """Note that the process stops because it was asked to."""
+        for model in self._models.all():
+            self._trials.stop(model)
+
+    def challenge(self) -> str:
+        """Return what an override must name now."""
+        return self._store.floors.challenge()
+
+    def _admitted(self, model: Model, admitted: Admitted, override: bytes) -> Override | None:
+        """Refuse what may not be installed now; returns the operator's leave if it needs one."""
+        self._trials.refuse_overwriting(model)
+        counter = admitted.manifest.counter
+        newest = is_older(model, counter, self._store.floors.floor(model.name))
+        if not newest:
+            return None
+        if not override:
+            refuse_older(admitted, newest)
+        leave, _ = self._loader.trust.override(override)
+        try:
+            leave.check(model.name, counter, self._policy.node, self.challenge(), time.time())
+        except SignatureError as error:
+            raise UntrustedError(error.message, remedy=error.remedy) from error
+        return leave
+
     def _finish(self) -> None:
-        self._loader.refresh()
+        try:
+            self._loader.refresh()
+        except DeviceError as error:
+            self._models.fault = error.fault
         self._changed()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Callable
 
 from hyle_protos.control import control_pb2 as pb
 
 from hyle_agent.engine import Call, Method, Service
-from hyle_agent.errors import RequestError
+from hyle_agent.errors import RequestError, StoreError
+from hyle_agent.events import Events
 from hyle_agent.leases import Leases
 from hyle_agent.models import Model, Models, Tested
 from hyle_agent.operator_thread import OperatorThread
-from hyle_agent.snapshot import NodeSnapshot
+from hyle_agent.snapshot import ModelSnapshot, NodeSnapshot
 from hyle_agent.upload import Receipt
 
 __all__ = ["SERVICE", "ControlService"]
@@ -30,6 +32,7 @@ class ControlService:
         snapshot: Says how the node is.
         device: Returns the device's identity and its last readings, by name.
         leases: Say who has the device.
+        events: What happened.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class ControlService:
         snapshot: Callable[[], NodeSnapshot],
         device: Callable[[], tuple[str, dict[str, float]]],
         leases: Leases,
+        events: Events,
     ) -> None:
         self._operator = operator
         self._models = models
         self._snapshot = snapshot
         self._device = device
         self._leases = leases
+        self._events = events
 
     def service(self) -> Service:
         """Return the table of methods."""
@@ -73,19 +78,32 @@ class ControlService:
             tiles=node.tiles,
             tiles_used=node.tiles_used,
             health=health,
+            attached=node.device_attached,
+            fault=node.device_fault,
         )
-        models = [_model(model) for model in self._models.all()]
+        said = {model.name: model for model in node.models}
         return pb.StatusResponse(
             node=node.node,
             agent_version=node.agent_version,
             uptime_s=node.uptime_s,
             device=device,
-            models=models,
+            models=[_model(model, said[model.name]) for model in self._models.all() if model.name in said],
             maintenance=self._leases.words,
+            events=[pb.Event(kind=e.kind, model=e.model, message=e.message, at=e.at) for e in tuple(self._events.last)],
+            challenge=await asyncio.to_thread(self._challenge),
         )
 
+    def _challenge(self) -> str:
+        """Return what an override must name, "" on a disk that cannot keep it."""
+        try:
+            return self._operator.controller.challenge()
+        except StoreError:
+            return ""
+
     async def _plan(self, request: pb.PlanRequest, call: Call) -> pb.PlanResponse:
-        missing = await self._operator.run(lambda controller: controller.plan(request.manifest, request.signature))
+        missing = await self._operator.run(
+            lambda controller: controller.plan(request.manifest, request.signature, request.override)
+        )
         return pb.PlanResponse(missing=sorted(missing), missing_bytes=sum(entry.size for entry in missing.values()))
 
     async def _upload(self, chunks: AsyncIterator[pb.BlobChunk], call: Call) -> pb.UploadResponse:
@@ -109,7 +127,9 @@ class ControlService:
         return done
 
     async def _install(self, request: pb.InstallRequest, call: Call) -> pb.InstallResponse:
-        done = await self._operator.run(lambda controller: controller.install(request.manifest, request.signature))
+        done = await self._operator.run(
+            lambda controller: controller.install(request.manifest, request.signature, request.override)
+        )
         loaded = self._models.find(done.model).loaded.get(done.slot)
         return pb.InstallResponse(
             model=done.model,
@@ -147,7 +167,7 @@ def _report(tested: Tested | None) -> pb.SelfTestReport | None:
     return pb.SelfTestReport(passed=tested.passed, residual=tested.residual, tolerance=tested.tolerance, at=tested.at)
 
 
-def _model(model: Model) -> pb.ModelStatus:
+def _model(model: Model, said: ModelSnapshot) -> pb.ModelStatus:
     slots = [
         pb.SlotStatus(
             slot=letter,
@@ -159,11 +179,25 @@ def _model(model: Model) -> pb.ModelStatus:
         )
         for letter, record in sorted(model.state.slots.items())
     ]
+    left = max(0.0, model.watched_until - time.monotonic()) if said.on_trial else 0.0
+    detects = not math.isnan(said.drift_limit)
     return pb.ModelStatus(
         name=model.name,
         slots=slots,
         active=model.state.active,
-        ready=model.serving is not None,
+        ready=said.ready,
         reason=model.reason,
         notice=model.serving.notice if model.serving is not None else "",
+        substrate=said.substrate,
+        calibration=said.calibration,
+        calibration_age_s=0.0 if math.isnan(said.calibration_age_s) else said.calibration_age_s,
+        fault=said.fault,
+        on_trial=said.on_trial,
+        trial_left_s=left,
+        drift_score=said.drift_score if detects else None,
+        drift_limit=said.drift_limit if detects else None,
+        drift_alarms=said.drift_alarms,
+        recalibrations=said.recalibrations,
+        fallbacks=said.fallbacks,
+        rollbacks=said.rollbacks,
     )

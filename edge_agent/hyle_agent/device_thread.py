@@ -11,7 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hyle_substrates.driver import Driver
+from hyle_substrates.driver import DeviceTimeoutError, Driver
 
 from hyle_agent.errors import ExpiredError, NotReadyError, OverloadError
 
@@ -41,6 +41,7 @@ class DeviceThread:
         self._waiting: deque[_Work] = deque()
         self._changed = threading.Condition()
         self._running: _Work | None = None
+        self._began = 0.0
         self._stopping = False
         self._owned = threading.Lock()
         self._opened: Future[None] = Future()
@@ -82,9 +83,30 @@ class DeviceThread:
             self._changed.notify()
         return work.future
 
-    def call(self, work: Callable[[Driver], T]) -> T:
-        """Hand in control work and wait for its result; never from the device thread itself."""
-        return self.submit(work, control=True).result()
+    def call(self, work: Callable[[Driver], T], *, timeout_s: float | None = None) -> T:
+        """Hand in control work and wait for its result; never from the device thread itself.
+
+        Args:
+            work: The work.
+            timeout_s: Longest time that the device may take for one piece of work, None for any time. What work before
+                this one takes does not count as long as each piece ends within it.
+
+        Raises:
+            DeviceTimeoutError: The device hangs. Whoever waits for it is told so; the work may still end one day.
+        """
+        if timeout_s is not None and self._hangs(timeout_s):
+            raise self._hanging()
+        future = self.submit(work, control=True)
+        while True:
+            try:
+                return future.result(timeout_s)
+            except TimeoutError:
+                if future.done() or timeout_s is None:
+                    raise
+            if self._hangs(timeout_s):
+                future.cancel()
+                self._abandon_all()
+                raise self._hanging()
 
     def borrow(self, call: Callable[[], None]) -> bool:
         """Run work that does not touch the driver on the calling thread, while the device thread is idle.
@@ -117,6 +139,23 @@ class DeviceThread:
             _abandon(self._running)
         return not self._thread.is_alive()
 
+    def _hangs(self, timeout_s: float) -> bool:
+        """Whether the work that runs has run for longer than `timeout_s`."""
+        return self._running is not None and time.monotonic() - self._began >= timeout_s
+
+    def _hanging(self) -> DeviceTimeoutError:
+        message = f"The device has not answered for {time.monotonic() - self._began:.1f} s."
+        return DeviceTimeoutError(message, remedy="Check the device; restart the agent if its driver hangs.")
+
+    def _abandon_all(self) -> None:
+        """Tell everybody who waits that the device hangs; what has not begun will not."""
+        with self._changed:
+            hopeless = [work for work in (self._running, *self._waiting) if work is not None]
+            self._waiting.clear()
+        for work in hopeless:
+            with contextlib.suppress(InvalidStateError):
+                work.future.set_exception(self._hanging())
+
     def _admit(self, control: bool) -> None:
         if self._stopping:
             raise NotReadyError("The agent is stopping.", remedy="Ask another agent, or this one once it is back.")
@@ -143,6 +182,7 @@ class DeviceThread:
                     return None
                 self._changed.wait()
             self._running = self._waiting.popleft()
+            self._began = time.monotonic()
             return self._running
 
 

@@ -1,13 +1,13 @@
-"""Watches whether the attached device answers; takes the models out of service while it does not, and back after."""
+"""Watches whether the attached device answers: without it a fallback stands in or models are not ready; back after."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
 from hyle_errors import HyleError
+from hyle_substrates.driver import DeviceError
 
 from hyle_agent.control import Controller
 from hyle_agent.loading import SlotLoader
@@ -25,7 +25,7 @@ class DeviceWatch:
     Args:
         loader: Asks the device.
         operator: Runs the questions between other work.
-        models: Whose `attached` it keeps.
+        models: Whose `attached` and `fault` it keeps.
         changed: Called when that changed.
         interval_s: Time between two questions.
     """
@@ -47,25 +47,41 @@ class DeviceWatch:
             return
         while True:
             await asyncio.sleep(self._interval_s)
-            with contextlib.suppress(HyleError):
-                attached = await self._operator.run(self._look)
-                if attached != self._models.attached:
-                    self._models.attached = attached
-                    _LOG.warning("the device %s", "is back" if attached else "does not answer")
-                    await self._changed()
+            try:
+                changed = await self._operator.run(self._look)
+            except HyleError as error:
+                _LOG.debug("the device could not be looked at: %s", type(error).__name__)
+                continue
+            if changed:
+                await self._changed()
 
-    def _look(self, _: Controller) -> bool:
-        """Return whether the device answers; what it holds after an absence is measured before it serves."""
-        self._loader.refresh()
-        here = bool(self._loader.described.health.get("connected", 1.0))
-        if here and not self._models.attached:
-            return self._proven()
-        return here
-
-    def _proven(self) -> bool:
-        for model in self._models.all():
-            for loaded in tuple(model.loaded.values()):
-                self._loader.recalibrate(loaded)
-                if not self._loader.self_test(loaded).passed:
-                    return False
+    def _look(self, controller: Controller) -> bool:
+        """Ask, and act on what changed; whether anything did. What a device holds after an absence is measured anew."""
+        fault = self._fault()
+        if fault == self._models.fault and self._models.attached == (not fault):
+            return False
+        if fault:
+            self._lost(controller, fault)
+            return True
+        try:
+            controller.welcome()
+        except DeviceError as error:
+            self._lost(controller, error.fault)
+            return True
+        self._models.attached, self._models.fault = True, ""
+        _LOG.warning("the device is back")
         return True
+
+    def _fault(self) -> str:
+        try:
+            self._loader.refresh()
+        except DeviceError as error:
+            return error.fault
+        device = self._loader.described
+        return "" if device.health.get("connected", 1.0) else device.fault or "unplugged"
+
+    def _lost(self, controller: Controller, fault: str) -> None:
+        if self._models.attached or self._models.fault != fault:
+            _LOG.warning("the device does not answer: %s", fault)
+        self._models.attached, self._models.fault = False, fault
+        controller.lose(fault, f"the device does not answer ({fault})")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hyle_bundle import TensorFile
 from hyle_bundle.manifest import Manifest
 from hyle_runtime.body import Body, SelfTest
 from hyle_substrates.driver import Driver
+from hyle_substrates.twin import TwinDriver
 
 from hyle_agent.errors import ConflictError
 from hyle_agent.program import Array, Program
@@ -31,7 +32,10 @@ class Executor:
         self._check_target(manifest, driver)
         self._maps = [_map(directory / name) for name in ("programming.safetensors", "golden.safetensors")]
         programming, golden = (TensorFile(memoryview(mapped)) for mapped in self._maps)
-        self._body = Body(directory, manifest, programming, golden, driver, threads=threads)
+        noiseless = isinstance(driver, TwinDriver) and driver.noiseless
+        self._body = Body(
+            directory, manifest, programming, golden, driver, threads=threads, noiseless=noiseless, diagnose=True
+        )
         self._body.program()
         self.shared = self._body.whole
         self.tiles = sum(len(layer.tiles) for layer in manifest.layers)
@@ -44,9 +48,9 @@ class Executor:
         """Run the golden vectors."""
         return self._body.self_test()
 
-    def recalibrate(self) -> None:
-        """Measure the compensation anew on the device."""
-        self._body.recalibrate()
+    def recalibration(self) -> Iterator[None]:
+        """Measure the compensation anew on the device; contract: `Program.recalibration`."""
+        return self._body.recalibration()
 
     def energy_j(self, samples: int) -> float:
         """Return the estimated energy of `samples` samples on the device, in joules."""

@@ -45,8 +45,7 @@ class Health:
     async def update(self) -> None:
         """Say anew who serves; models that are gone say so."""
         ready = self._models.ready
-        able = self._models.attached and not self._models.stopping
-        names = {model.name: able and model.serving is not None for model in self._models.all()}
+        names = {model.name: self._models.answers(model) for model in self._models.all()}
         words = {**dict.fromkeys(self._serving, False), **names, **dict.fromkeys(("", *self._services), ready)}
         if words != self._serving:
             self._serving = words

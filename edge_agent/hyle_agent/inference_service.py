@@ -179,7 +179,8 @@ class InferenceService:
         return pb.ModelStatisticsResponse(model_stats=[metadata.statistics(model) for model in chosen])
 
     async def _index(self, request: pb.RepositoryIndexRequest, call: Call) -> pb.RepositoryIndexResponse:
-        rows = [metadata.index(model) for model in self._models.all() if model.serving is not None or not request.ready]
+        said = [(model, self._models.answers(model)) for model in self._models.all()]
+        rows = [metadata.index(model, answers=answers) for model, answers in said if answers or not request.ready]
         return pb.RepositoryIndexResponse(models=rows)
 
     async def _load(self, request: pb.RepositoryModelLoadRequest, call: Call) -> pb.RepositoryModelLoadResponse:

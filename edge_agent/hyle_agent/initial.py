@@ -48,8 +48,32 @@ max_message_mb = 64
 # Longest time that a stop waits for answers in progress, seconds.
 drain_s = 10.0
 
-# Time between self-tests of what serves, seconds; 0 for none.
+# Time between self-tests of what serves, seconds; 0 for none. Each runs golden vectors between two requests.
 self_test_interval_s = 300.0
+
+# How long a newly activated version is on trial, seconds; 0 for no trial. If its self-test fails, most of its requests
+# break or the process dies watch_deaths times before it is over, the version before serves again by itself.
+watch_s = 30.0
+watch_deaths = 3
+
+# Mean time between two false drift alarms, seconds (a year); 0 for no drift detection. The shorter, the sooner a drift
+# is found.
+false_alarm_interval_s = 31536000.0
+
+# Measure the compensation anew, between requests, when the device drifts or fails its self-test.
+recalibrate = true
+
+# What answers while the device cannot: "none" (the model is not ready), its "twin" (with its noise and errors), or
+# "digital" (the compiled model computed exactly). Answers, ModelReady and telemetry say which it is; the device serves
+# again as soon as it passes its self-test.
+fallback = "none"
+
+# Longest time that the device may take for one self-test or one step of a calibration, seconds; then it counts as hung.
+device_timeout_s = 60.0
+
+# Public keys of those who may sign overrides (`hyle override`), which let one agent install an older bundle once; by
+# default those of `trusted`.
+operators = []
 
 [driver]
 # The driver that owns the device. "twin" simulates one.

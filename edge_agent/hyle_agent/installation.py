@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from hyle_bundle.manifest import Manifest
+from hyle_bundle.override import Override
+from msgspec.structs import replace
 
 from hyle_agent.errors import ConflictError
 from hyle_agent.loading import Admitted, SlotLoader
@@ -11,7 +13,7 @@ from hyle_agent.slots import SlotRecord
 from hyle_agent.store import Store
 from hyle_agent.switch import Switch
 
-__all__ = ["Installation", "refuse_older"]
+__all__ = ["Installation", "is_older", "refuse_older"]
 
 
 class Installation:
@@ -28,7 +30,9 @@ class Installation:
         self._loader = loader
         self._slots = slots
 
-    def install(self, model: Model, admitted: Admitted, manifest: bytes, signature: bytes) -> Tested:
+    def install(
+        self, model: Model, admitted: Admitted, manifest: bytes, signature: bytes, override: Override | None = None
+    ) -> Tested:
         """Build, program and prove the idle slot; afterwards the model's state and programs name it.
 
         Args:
@@ -36,18 +40,22 @@ class Installation:
             admitted: The trusted bundle.
             manifest: Its `bundle.json`, byte for byte.
             signature: Its signature, empty for none.
+            override: An operator's leave that was checked; it is used up right before the slot is.
 
         Raises:
             HyleError: Any step failed; nothing of the bundle is left.
         """
         slot = model.state.idle
         record = SlotRecord(admitted.digest, admitted.manifest.version, admitted.manifest.counter, admitted.signer)
+        record = replace(record, overridden=override is not None)
         state = model.state.with_slot(slot, record)
         loaded: Loaded | None = None
         try:
             folder = self._store.build(admitted.digest, admitted.manifest, manifest, signature)
             self._slots.evict(model, slot)
             loaded, tested = self._loader.load(folder, admitted.digest)
+            if override is not None:
+                self._store.floors.override(model.name, override.counter)
             self._store.commit(model.name, state)
         except BaseException:
             if loaded is not None:
@@ -61,18 +69,29 @@ class Installation:
         return tested
 
 
-def refuse_older(model: Model, admitted: Admitted) -> None:
-    """Refuse a bundle with a lower counter than a slot has, unless it is that slot's own.
+def is_older(model: Model, counter: int, floor: int) -> int:
+    """Return the counter that `counter` is lower than: the model's floor or that of what serves; 0 if it is not.
+
+    Args:
+        model: What is installed of it.
+        counter: Of what is to be installed.
+        floor: The model's.
+    """
+    active = model.state.slots.get(model.state.active)
+    newest = max(floor, active.counter if active else 0)
+    return newest if counter < newest else 0
+
+
+def refuse_older(admitted: Admitted, newest: int) -> None:
+    """Refuse a bundle that is older than what was here.
 
     Raises:
-        ConflictError: It is older.
+        ConflictError: Always.
     """
-    newest = max((record.counter for record in model.state.slots.values()), default=0)
-    known = model.state.letter(admitted.digest)
-    if admitted.manifest.counter < newest and not known:
-        counter = admitted.manifest.counter
-        message = f"{_words(admitted.manifest)} is older than what is installed: counter {counter}, installed {newest}."
-        raise ConflictError(message, remedy="Use `hyle rollback`, or compile it anew with a higher counter.")
+    counter = admitted.manifest.counter
+    message = f"{_words(admitted.manifest)} is older than what is installed: counter {counter}, installed {newest}."
+    remedy = "Use `hyle rollback`, compile it anew with a higher counter, or sign an override with `hyle override`."
+    raise ConflictError(message, remedy=remedy)
 
 
 def _words(manifest: Manifest) -> str:

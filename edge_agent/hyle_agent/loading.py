@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from hyle_bundle.manifest import Manifest, decode_manifest
 from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME
@@ -22,7 +23,7 @@ from hyle_agent.program import Array, Load
 from hyle_agent.tiles import Span, TileMap, tiles_needed, window
 from hyle_agent.trust import Trust
 
-__all__ = ["Admitted", "SlotLoader", "run_batch"]
+__all__ = ["Admitted", "Bundle", "SlotLoader", "Unprogrammed", "run_batch"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,6 +37,34 @@ class Admitted:
     digest: str
 
 
+class Bundle(Protocol):
+    """A slot's bundle, programmed or not."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its manifest, hexadecimal."""
+        ...
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its manifest."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unprogrammed:
+    """A slot's bundle that is on no device."""
+
+    digest: str
+    manifest: Manifest
+    folder: Path
+
+
 class SlotLoader:
     """Loads slots onto the device and takes them off again; blocks, so never call it on the serving thread.
 
@@ -44,20 +73,29 @@ class SlotLoader:
         load: The executor's `load`.
         trust: Whose bundles run.
         threads: Threads for the digital part of a program.
+        timeout_s: Longest time that one self-test or one step of a calibration may take, seconds.
     """
 
-    def __init__(self, device: DeviceThread, load: Load, trust: Trust, *, threads: int) -> None:
+    def __init__(
+        self, device: DeviceThread, load: Load, trust: Trust, *, threads: int, timeout_s: float | None = None
+    ) -> None:
         self._device = device
-        self._load = load
-        self._trust = trust
-        self._threads = threads
+        self.make = load
+        self.trust = trust
+        self.threads = threads
+        self._timeout_s = timeout_s
+        self.stopping = False
         self.described: Device = device.call(lambda driver: driver.describe())
         self.tiles = TileMap(self.described.tiles)
         self.lent: Callable[[], str] | None = None
 
     def refresh(self) -> None:
-        """Ask the device for its live health."""
-        self.described = self._device.call(lambda driver: driver.describe())
+        """Ask the device for its live health.
+
+        Raises:
+            DeviceTimeoutError: It hangs.
+        """
+        self.described = self._device.call(lambda driver: driver.describe(), timeout_s=self._timeout_s)
 
     def admit(self, manifest: bytes, signature: bytes) -> Admitted:
         """Check the signature, and only then read the manifest.
@@ -66,7 +104,7 @@ class SlotLoader:
             UntrustedError: No trusted key signed it.
             ManifestError: It is not a manifest.
         """
-        signer = self._trust.signer(manifest, signature)
+        signer = self.trust.signer(manifest, signature)
         return Admitted(decode_manifest(manifest), signer, hashlib.sha256(manifest).hexdigest())
 
     def admit_folder(self, folder: Path, digest: str) -> Admitted:
@@ -91,6 +129,14 @@ class SlotLoader:
             raise StoreError(message, remedy="Install the bundle again.")
         return admitted
 
+    def unprogrammed(self, folder: Path, digest: str) -> Unprogrammed:
+        """Return a slot's bundle without a device; checks what `admit_folder` checks.
+
+        Raises:
+            HyleError: As `admit_folder`.
+        """
+        return Unprogrammed(digest, self.admit_folder(folder, digest).manifest, folder)
+
     def load(self, folder: Path, digest: str) -> tuple[Loaded, Tested]:
         """Program a slot into free tiles and run its golden vectors.
 
@@ -103,12 +149,12 @@ class SlotLoader:
         span = self.tiles.claim(tiles_needed(manifest))
 
         def program(driver: Driver) -> Loaded:
-            made = self._load(folder, manifest, window(driver, span), threads=self._threads)
+            made = self.make(folder, manifest, window(driver, span), threads=self.threads)
             simulated = "twin" if self.described.simulated else "hardware"
+            physical = bool(made.tiles or manifest.boxes)
+            kind = simulated if physical else "digital"
             notice = notice_of(manifest, self.described)
-            return Loaded(
-                digest, manifest, made, span, simulated if made.tiles or manifest.boxes else "digital", notice=notice
-            )
+            return Loaded(digest, manifest, made, span, kind, folder, on_device=physical, notice=notice)
 
         try:
             loaded = self._device.call(program)
@@ -122,7 +168,7 @@ class SlotLoader:
     def load_aside(self, folder: Path, digest: str, driver: Driver) -> Loaded:
         """Program a slot into a driver beside the device's, such as a twin; it has no tiles of the device."""
         manifest = self.admit_folder(folder, digest).manifest
-        made = self._device.call(lambda _: self._load(folder, manifest, driver, threads=self._threads))
+        made = self._device.call(lambda _: self.make(folder, manifest, driver, threads=self.threads))
         return Loaded(digest, manifest, made, Span(0, 0), "twin" if made.tiles else "digital")
 
     def check_lent(self) -> None:
@@ -148,19 +194,31 @@ class SlotLoader:
 
     def self_test(self, loaded: Loaded) -> Tested:
         """Run the golden vectors, between requests."""
-        result = self._device.call(lambda _: loaded.program.self_test())
-        return Tested(bool(result.passed), float(result.residual), float(result.tolerance))
+        result = self._device.call(lambda _: loaded.program.self_test(), timeout_s=self._timeout_s)
+        return Tested(bool(result.passed), float(result.residual), float(result.tolerance), fault=result.fault)
 
     def recalibrate(self, loaded: Loaded) -> None:
-        """Measure the compensation anew, between requests."""
-        self._device.call(lambda _: loaded.program.recalibrate())
+        """Measure the compensation anew, one bounded step after another, each between two requests.
+
+        Raises:
+            DeviceError: The device did not answer; the old compensation stays.
+            NotReadyError: The agent is stopping; likewise.
+        """
+        steps = loaded.program.recalibration()
+        while self._device.call(lambda _: next(steps, self) is not self, timeout_s=self._timeout_s):
+            if self.stopping:
+                remedy = "Nothing is to be done: the compensation that serves stays."
+                raise NotReadyError("The agent is stopping; a calibration was left.", remedy=remedy)
         loaded.calibrated_at = time.time()
 
     def _proven(self, loaded: Loaded) -> Tested:
         try:
             tested = self.self_test(loaded)
             if not tested.passed:
-                message = f"The self-test's residual is {tested.residual:.3g}; {tested.tolerance:.3g} is allowed."
+                named = f" The device is {tested.fault}." if tested.fault else ""
+                message = (
+                    f"The self-test's residual is {tested.residual:.3g}; {tested.tolerance:.3g} is allowed.{named}"
+                )
                 remedy = "Check the device, or compile the bundle for the device that is attached."
                 raise SelfTestError(message, remedy=remedy)
         except BaseException:

@@ -67,10 +67,10 @@ def statistics(model: Model) -> pb.ModelStatistics:
     )
 
 
-def index(model: Model) -> pb.RepositoryIndexResponse.ModelIndex:
+def index(model: Model, *, answers: bool) -> pb.RepositoryIndexResponse.ModelIndex:
     """Return a model's line of the repository index."""
     record = model.state.slots.get(model.state.active)
-    state = "READY" if model.serving is not None else "UNAVAILABLE"
+    state = "READY" if answers else "UNAVAILABLE"
     return pb.RepositoryIndexResponse.ModelIndex(
         name=model.name, version=record.version if record else "", state=state, reason=model.reason
     )

@@ -51,6 +51,7 @@ class ModelStatistics:
         self.computed = Histogram()
         self.requests = 0
         self.errors = 0
+        self.broken = 0
         self.samples = 0
         self.energy_j = 0.0
         self.waiting = 0
@@ -86,11 +87,12 @@ class ModelStatistics:
             self.samples += samples
             self.energy_j += energy_j
 
-    def failed(self, latency_s: float) -> None:
-        """Count one request that got no answer."""
+    def failed(self, latency_s: float, *, broken: bool = False) -> None:
+        """Count one request that got no answer; `broken` if that is the program's fault and nobody else's."""
         with self._lock:
             self._seen()
             self.errors += 1
+            self.broken += broken
             self.failed_s += latency_s
 
     def _seen(self) -> None:

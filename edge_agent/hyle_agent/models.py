@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from hyle_bundle.manifest import Manifest
 
+from hyle_agent.drift import DriftDetector
 from hyle_agent.errors import MaintenanceError, NotFoundError, NotReadyError
+from hyle_agent.events import Events
 from hyle_agent.model_statistics import ModelStatistics
 from hyle_agent.program import Program
 from hyle_agent.slots import ModelState
@@ -21,21 +24,23 @@ __all__ = ["Loaded", "Model", "Models", "Tested", "snapshot_model"]
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """A self-test's outcome; `at` is seconds since the epoch."""
+    """A self-test's outcome; `at` is seconds since the epoch, `fault` what is wrong with the device, "" for nothing."""
 
     passed: bool
     residual: float
     tolerance: float
     at: float = field(default_factory=time.time)
+    fault: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class Loaded:
-    """A slot's bundle, programmed and ready to run.
+    """A slot's bundle, programmed and ready to run, or what stands in for it.
 
-    `substrate` says what answers: `hardware`, `twin` or `digital`. `closed` is written on the device thread only.
-    `calibrated_at` is when its compensation was measured, seconds since the epoch; `plan` what serving made of its
-    manifest, `notice` what people should know of it.
+    `substrate` says what answers: `hardware`, `twin` or `digital`. `folder` holds the slot's files. `on_device` says
+    whether it needs the device to answer, `aside` that it never waits for the device thread either. `closed` is written
+    on the device thread only. `calibrated_at` is when its compensation was measured, seconds since the epoch; `plan`
+    what serving made of its manifest, `notice` what people should know of it.
     """
 
     digest: str
@@ -43,6 +48,9 @@ class Loaded:
     program: Program
     span: Span
     substrate: str
+    folder: Path = field(default_factory=Path)
+    on_device: bool = True
+    aside: bool = False
     closed: bool = False
     calibrated_at: float = field(default_factory=time.time)
     plan: Any = None
@@ -56,7 +64,13 @@ class Loaded:
 
 @dataclass(slots=True)
 class Model:
-    """One model's state; `serving` is replaced in one step, so that a request sees the old program or the new."""
+    """One model's state; `serving` is replaced in one step, so that a request sees the old program or the new.
+
+    `fallback` is what stands in for the active slot's program now. `fault` names what is wrong with the device, `drift`
+    watches the residual of `drift_of`. A trial ends at `watched_until` (`time.monotonic()`); `failed_before` are the
+    requests, and those that the program failed at, when it began. `unloaded` says that the operator wants it out of
+    service.
+    """
 
     name: str
     state: ModelState
@@ -65,6 +79,13 @@ class Model:
     tested: dict[str, Tested] = field(default_factory=dict)
     reason: str = ""
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
+    fallback: Loaded | None = None
+    fault: str = ""
+    drift: DriftDetector | None = None
+    drift_of: Loaded | None = None
+    watched_until: float = 0.0
+    failed_before: tuple[int, int] = (0, 0)
+    unloaded: bool = False
 
     @property
     def last_test(self) -> Tested:
@@ -91,12 +112,17 @@ class Models:
         self.stopping = False
         self.attached = True
         self.lease: Holder | None = None
+        self.fault = ""
 
     @property
     def ready(self) -> bool:
-        """Whether the start is over, no stop has begun, the device answers, and every active slot can be asked."""
-        able = all(model.serving is not None for model in self.all() if model.state.active)
-        return self.booted and not self.stopping and self.attached and able
+        """Whether the start is over, no stop has begun, and every active slot can be asked."""
+        return self.booted and not self.stopping and all(self.answers(m) for m in self.all() if m.state.active)
+
+    def answers(self, model: Model) -> bool:
+        """Whether a model's requests are answered now: it serves, and the device is there if it is needed."""
+        loaded = model.serving
+        return loaded is not None and not self.stopping and (self.attached or not loaded.on_device)
 
     def all(self) -> list[Model]:
         """Return the models, ordered by name."""
@@ -139,8 +165,8 @@ class Models:
             NotReadyError: It cannot answer now.
         """
         model = self.get(name)
-        loaded = model.serving if self.attached and not self.stopping else None
-        if loaded is None:
+        loaded = model.serving
+        if loaded is None or self.stopping or not (self.attached or not loaded.on_device):
             held = self.lease.refusal(name) if self.lease is not None and not self.stopping else None
             if held is not None:
                 raise held
@@ -154,16 +180,22 @@ class Models:
         return model, loaded
 
 
-def snapshot_model(model: Model) -> ModelSnapshot:
-    """Return a model's aggregates as scalars."""
+def snapshot_model(model: Model, events: Events, *, answers: bool) -> ModelSnapshot:
+    """Return a model's aggregates as scalars.
+
+    Args:
+        model: The model.
+        events: Counts what happened to it.
+        answers: Whether its requests are answered now.
+    """
     record = model.state.slots.get(model.state.active)
-    stats, test = model.statistics, model.last_test
+    stats, test, serving, drift = model.statistics, model.last_test, model.serving, model.drift
     return ModelSnapshot(
         name=model.name,
         version=record.version if record else "",
         slot=model.state.active,
         digest=record.digest if record else "",
-        ready=model.serving is not None,
+        ready=answers,
         reason=model.reason,
         requests=stats.requests,
         errors=stats.errors,
@@ -175,4 +207,15 @@ def snapshot_model(model: Model) -> ModelSnapshot:
         self_test_tolerance=test.tolerance,
         energy_j=stats.energy_j,
         installed_slots=tuple(sorted(model.state.slots)),
+        substrate=serving.substrate if serving else "",
+        calibration=serving.calibration if serving else "",
+        calibration_age_s=max(0.0, time.time() - serving.calibrated_at) if serving else math.nan,
+        fault=model.fault,
+        on_trial=model.state.trial is not None,
+        drift_score=drift.score if drift else math.nan,
+        drift_limit=drift.limit if drift else math.nan,
+        drift_alarms=events.count(model.name, "drift-alarm"),
+        recalibrations=events.count(model.name, "recalibration"),
+        fallbacks=events.count(model.name, "fallback"),
+        rollbacks=events.count(model.name, "rollback"),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,11 @@ class SelfTestResult(Protocol):
     @property
     def tolerance(self) -> float:
         """The bound for a healthy device, same unit."""
+        ...
+
+    @property
+    def fault(self) -> str:
+        """What the ADC codes say is wrong with the device, "" for nothing."""
         ...
 
 
@@ -66,8 +71,8 @@ class Program(Protocol):
         """Run the golden vectors."""
         ...
 
-    def recalibrate(self) -> None:
-        """Measure the compensation anew on the device."""
+    def recalibration(self) -> Iterator[None]:
+        """Measure the compensation anew on the device, in bounded steps; it takes effect with the last one."""
         ...
 
     def energy_j(self, samples: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["ModelSnapshot", "NodeSnapshot"]
@@ -28,6 +29,17 @@ class ModelSnapshot:
         self_test_tolerance: The bound that it is held against.
         energy_j: Estimated energy spent on answered samples since the start.
         installed_slots: Names of the slots that hold a bundle.
+        substrate: What answers: `hardware`, `twin` or `digital`, "" when nothing does.
+        calibration: Id of the compensation that answers.
+        calibration_age_s: Seconds since it was measured, NaN when nothing answers.
+        fault: What is wrong with the device, "" for nothing.
+        on_trial: Whether the slot is on trial and not marked good yet.
+        drift_score: The drift detector's sum, NaN without one.
+        drift_limit: The sum above which it is an alarm.
+        drift_alarms: Drift alarms since the agent started.
+        recalibrations: Calibrations that the agent decided on itself.
+        fallbacks: How often something stood in for the device.
+        rollbacks: How often the agent, or its operator, went back to the old slot.
     """
 
     name: str
@@ -46,6 +58,17 @@ class ModelSnapshot:
     self_test_tolerance: float
     energy_j: float
     installed_slots: tuple[str, ...]
+    substrate: str = ""
+    calibration: str = ""
+    calibration_age_s: float = math.nan
+    fault: str = ""
+    on_trial: bool = False
+    drift_score: float = math.nan
+    drift_limit: float = math.nan
+    drift_alarms: int = 0
+    recalibrations: int = 0
+    fallbacks: int = 0
+    rollbacks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +86,8 @@ class NodeSnapshot:
         tiles_used: Tiles that hold a programmed layer.
         tiles: Tiles that the device has.
         models: All models that have a slot, ordered by name.
+        device_attached: Whether the device answers.
+        device_fault: What is wrong with it, "" for nothing.
     """
 
     node: str
@@ -75,3 +100,5 @@ class NodeSnapshot:
     tiles_used: int
     tiles: int
     models: tuple[ModelSnapshot, ...]
+    device_attached: bool = True
+    device_fault: str = ""

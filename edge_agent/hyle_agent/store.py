@@ -4,7 +4,8 @@
     blobs/<sha256>           every file of every slot, once
     staging/                 what is being received or built; emptied at start
     models/<name>/<digest>/  a slot's files under their own names, hard links to blobs
-    models/<name>/state.json which digests are slots, and which one serves: the only truth
+    models/<name>/state.json which digests are slots, which one serves and whether on trial: the only truth
+    floors.json              the lowest counter that each model may be installed with (`hyle_agent.floors`)
 
 A folder that no state file names, and a blob that no folder links, is debris and is removed at start.
 """
@@ -23,6 +24,7 @@ from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME, check_names
 
 from hyle_agent import disk
 from hyle_agent.errors import ConflictError, StoreLockedError
+from hyle_agent.floors import Floors
 from hyle_agent.slots import ModelState, decode_state, encode_state
 
 __all__ = ["Store"]
@@ -55,6 +57,7 @@ class Store:
         try:
             with disk.explained(root):
                 self._recover_if_writable()
+            self.floors = Floors(root)
         except BaseException:
             self.close()
             raise
@@ -87,6 +90,12 @@ class Store:
                 return
             self._incoming.add(digest)
             disk.move(received, self.blobs / digest)
+
+    def drop(self, digests: Iterable[str]) -> None:
+        """Let blobs go that were kept for an install which will not come; what a slot links stays."""
+        self._incoming -= set(digests)
+        with disk.explained(self.root):
+            self._collect(keep=self._incoming)
 
     def build(self, digest: str, manifest: Manifest, manifest_bytes: bytes, signature: bytes) -> Path:
         """Put a bundle's files together under their own names, durable, and not a slot before `commit`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyle_bundle.keys import KeyFileError, PublicKey, load_public_key
+from hyle_bundle.override import Override, read_override
 from hyle_bundle.signature import SignatureError, verify_manifest
 
 from hyle_agent.errors import ConfigError, UntrustedError
@@ -21,10 +22,12 @@ class Trust:
     Attributes:
         keys: Public keys of those who may sign.
         insecure: Also run bundles that none of them signed; only for an agent on loopback.
+        operators: Public keys of those who may sign overrides; by default `keys`.
     """
 
     keys: tuple[PublicKey, ...]
     insecure: bool
+    operators: tuple[PublicKey, ...] = ()
 
     def signer(self, manifest: bytes, signature: bytes) -> str:
         """Prove who signed a manifest.
@@ -46,9 +49,23 @@ class Trust:
                 return ""
             raise UntrustedError(error.message, remedy=error.remedy) from error
 
+    def override(self, data: bytes) -> tuple[Override, str]:
+        """Prove who signed an override, also on an agent that is insecure.
 
-def read_keys(paths: Sequence[str]) -> tuple[PublicKey, ...]:
-    """Read public keys, PEM files as `hyle keys new` writes them.
+        Returns:
+            What it says, and the key's id.
+
+        Raises:
+            UntrustedError: No operator's key signed it.
+        """
+        try:
+            return read_override(data, self.operators or self.keys)
+        except SignatureError as error:
+            raise UntrustedError(error.message, remedy=error.remedy) from error
+
+
+def read_keys(paths: Sequence[str], field: str = "trusted") -> tuple[PublicKey, ...]:
+    """Read public keys, PEM files as `hyle keys new` writes them; `field` is for the message.
 
     Raises:
         ConfigError: A file is not one.
@@ -58,5 +75,5 @@ def read_keys(paths: Sequence[str]) -> tuple[PublicKey, ...]:
         try:
             keys.append(load_public_key(Path(path)))
         except KeyFileError as error:
-            raise ConfigError(f"trusted[{index}]: {error.message}", remedy=error.remedy) from error
+            raise ConfigError(f"{field}[{index}]: {error.message}", remedy=error.remedy) from error
     return tuple(keys)

@@ -25,9 +25,13 @@ class Uploads:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._announced: dict[str, FileEntry] = {}
+        self._plans: dict[str, frozenset[str]] = {}
 
     def announce(self, manifest: Manifest) -> dict[str, FileEntry]:
         """Allow the missing files of a trusted bundle, and return them by digest.
+
+        What an earlier plan for the same model let in and nothing uses is let go, so that bundles which are sent and
+        never installed take no more room than one of each model.
 
         Raises:
             StoreFullError: They would not fit on the disk.
@@ -38,6 +42,7 @@ class Uploads:
         if needed > room.f_bavail * room.f_frsize:
             message = f"The bundle lacks {needed} bytes here and the disk has room for {room.f_bavail * room.f_frsize}."
             raise StoreFullError(message, remedy="Remove a model or free some space, then install again.")
+        self._supersede(manifest)
         self._announced.update(missing)
         return missing
 
@@ -52,6 +57,16 @@ class Uploads:
             message = f"No plan announced a file with digest {digest[:64]!r} and {size} bytes."
             raise ConflictError(message, remedy="Ask for a plan first, then upload what it names.")
         return Receipt(self._store, digest, size)
+
+    def _supersede(self, manifest: Manifest) -> None:
+        wanted = frozenset(entry.sha256 for entry in manifest.files.values())
+        before = self._plans.get(manifest.name, frozenset())
+        self._plans[manifest.name] = wanted
+        stale = before - frozenset().union(*self._plans.values())
+        for digest in stale:
+            self._announced.pop(digest, None)
+        if stale:
+            self._store.drop(stale)
 
 
 class Receipt:

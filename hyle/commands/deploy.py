@@ -9,11 +9,13 @@ from pathlib import Path
 import msgspec
 from hyle_deploy.options import add_agent_options, connect_from
 from hyle_deploy.records import DeployResult, Progress
+from hyle_errors import CallerError
 
 from hyle.console import Console
 
 HELP = "Install a bundle on an agent and let it serve; only what the agent lacks is sent."
 
+_LONGEST_OVERRIDE = 1 << 16
 _STAGES = {
     "plan": "asking what the agent lacks",
     "install": "programming the device and running the self-test",
@@ -25,6 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("bundle", type=Path, metavar="OUT.hyle", help="the bundle")
     parser.add_argument("--install-only", action="store_true", help="leave it in its slot; what serves now goes on")
+    parser.add_argument(
+        "--override", type=Path, metavar="FILE", help="signed leave to install an older bundle (`hyle override`)"
+    )
     add_agent_options(parser)
 
 
@@ -37,9 +42,19 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         else:
             console.progress(_STAGES[progress.stage])
 
+    override = _read(args.override) if args.override else b""
     with connect_from(args) as client:
-        result = client.deploy(args.bundle, activate=not args.install_only, progress=show)
+        result = client.deploy(args.bundle, activate=not args.install_only, progress=show, override=override)
     return {"agent": args.to, **asdict(result)}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_LONGEST_OVERRIDE)
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}."
+        raise CallerError(message, remedy="Give the file that `hyle override` wrote.") from error
 
 
 def render(result: dict[str, object], console: Console) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +13,11 @@ from hyle_bundle.manifest import Layer, Manifest
 from hyle_errors import InternalError
 from hyle_substrates.deviates import deviates
 from hyle_substrates.driver import Driver, SimulatedMatter
-from hyle_substrates.host import Compensation, HostLayer, compensate, probe, unit_probe
+from hyle_substrates.host import Compensation, HostLayer, compensate, probe_in_steps, unit_codes, unit_probe
 
 from hyle_runtime import sessions
 from hyle_runtime.boxes import attached_boxes
+from hyle_runtime.diagnosis import Witness, exact_codes, fault_of
 from hyle_runtime.placement import (
     DEVIATES,
     Tensors,
@@ -25,6 +26,7 @@ from hyle_runtime.placement import (
     instance_weights,
     layers_by_name,
     program_layer,
+    tile_targets,
 )
 from hyle_runtime.steps import Steps
 
@@ -33,15 +35,20 @@ __all__ = ["Body", "SelfTest"]
 Array = np.ndarray[Any, Any]
 PORTION_BYTES = 2**19
 SMALLEST_PORTION = 8
+SLICE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """Residual of the golden vectors: relative root-mean-square difference from the exact model, and its bound."""
+    """Residual of the golden vectors: relative root-mean-square difference from the exact model, and its bound.
+
+    `fault` names what the ADC codes say is wrong with the device, "" for nothing or where nobody looked.
+    """
 
     passed: bool
     residual: float
     tolerance: float
+    fault: str = ""
 
 
 class Body:
@@ -57,6 +64,7 @@ class Body:
         threads: Threads for one operator; 0 for as many as there are cores.
         noiseless: Leave the read noise out of the fused graph (a driver brings its own).
         fused: Run a simulated device's graph whole in onnxruntime instead of layer by layer through the driver.
+        diagnose: Look at ADC codes during the self-test, where there are any.
     """
 
     def __init__(
@@ -71,6 +79,7 @@ class Body:
         threads: int = 0,
         fused: bool = True,
         noiseless: bool = False,
+        diagnose: bool = False,
     ) -> None:
         self.manifest = manifest
         self._folder, self._tensors, self._golden, self._driver = folder, programming, golden, driver
@@ -85,6 +94,8 @@ class Body:
         self._before: dict[str, list[Array]] = {}
         self._boxes = attached_boxes(manifest, programming, driver)
         self._fused = (fused or bool(manifest.boxes)) and isinstance(driver, SimulatedMatter) and self._boxes is None
+        self._witness = Witness(driver) if diagnose and not self._fused else None
+        self._driver = self._witness or driver
         self._whole: ort.InferenceSession | None = None
         self._portion = _portion(manifest)
         self._steps: Steps | None = None
@@ -101,7 +112,19 @@ class Body:
 
     def recalibrate(self) -> None:
         """Measure the device as it is now and correct gains and offsets; the serving graph is replaced at the end."""
-        self.corrections = {layer.name: self._measure(layer) for layer in self.manifest.layers}
+        for _ in self.recalibration(vectors=0):
+            pass
+
+    def recalibration(self, vectors: int = SLICE) -> Iterator[None]:
+        """Do what `recalibrate` does in steps; until the last one is done everything is as it was.
+
+        Args:
+            vectors: Most vectors that one step drives through one block of a layer, 0 for all.
+        """
+        fresh: dict[str, Compensation] = {}
+        for layer in self.manifest.layers:
+            fresh[layer.name] = yield from self._measure(layer, vectors)
+        self.corrections = fresh
         if self._fused:
             self._whole = sessions.start(self._folder / "twin.onnx", threads=self._threads, replace=self._instance())
         elif self._steps is None:
@@ -129,7 +152,7 @@ class Body:
     def self_test(self) -> SelfTest:
         """Run the golden vectors and compare with the exact model."""
         feed = {i.name: self._golden.array(f"input/{i.name}") for i in self.manifest.inputs}
-        answers = self.run(feed)
+        answers, fault = self._watched(feed)
         wrong = power = 0.0
         for output in self.manifest.outputs:
             exact = self._golden.array(f"output/{output.name}").astype(np.float64)
@@ -137,7 +160,25 @@ class Body:
             power += float(np.sum(exact**2))
         residual = float(np.sqrt(wrong / power)) if power else float(np.sqrt(wrong))
         tolerance = self.manifest.golden.tolerance
-        return SelfTest(residual <= tolerance, residual, tolerance)
+        return SelfTest(residual <= tolerance, residual, tolerance, fault)
+
+    def _watched(self, feed: Mapping[str, Array]) -> tuple[dict[str, Array], str]:
+        """Answer a batch, and name what its ADC codes say is wrong with the device."""
+        if self._witness is None:
+            return self.run(feed), ""
+        self._witness.seen = {}
+        try:
+            answers = self.run(feed)
+            return answers, fault_of(self._witness.seen, self._exact_codes, self._profile.adc.levels)
+        finally:
+            self._witness.seen = None
+
+    def _exact_codes(self, tiles: tuple[int, ...], asked: Array) -> Array:
+        targets: dict[int, Array] = {}
+        for layer in self.manifest.layers:
+            if {self._tiles[tile.index] for tile in layer.tiles} & set(tiles):
+                targets |= {self._tiles[index]: part for index, part in tile_targets(layer, self._tensors)}
+        return np.concatenate([exact_codes(self._profile, targets[tile], asked) for tile in tiles], axis=1)
 
     @property
     def whole(self) -> bool:
@@ -168,16 +209,18 @@ class Body:
         passes = 2 if layer.polarity == "two-pass" else 1
         return layer.macs / (layer.rows * layer.cols) * len(layer.tiles) * passes
 
-    def _measure(self, layer: Layer) -> Compensation:
+    def _measure(self, layer: Layer, vectors: int) -> Generator[None, None, Compensation]:
         host, mode = self._hosts[layer.name], self.manifest.compensation
         if mode == "none":
             return compensate(mode, host)
         if mode in ("global", "column"):
-            now = unit_probe(self._driver, host.blocks, self._profile.dac.levels)
+            units = unit_codes(host.blocks, self._profile.dac.levels)
+            now = yield from probe_in_steps(self._driver, host.blocks, units, vectors)
             return compensate(mode, host, before=self._before[layer.name], now=now)
         codes = self._golden.array(layer.probes)
         codes = codes.astype(np.int32) if codes.dtype.kind == "i" else codes
-        answers = probe(self._driver, host.blocks, codes)
+        parts = [codes[:, block.start : block.stop] for block in host.blocks]
+        answers = yield from probe_in_steps(self._driver, host.blocks, parts, vectors)
         scales, wanted = self._golden.array(layer.probe_scales), self._golden.array(layer.responses)
         return compensate(mode, host, now=answers, scales=scales, wanted=wanted)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ __all__ = [
     "instance_weights",
     "operator_layout",
     "program_layer",
+    "tile_targets",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -101,16 +102,18 @@ def host_layer(layer: Layer, tensors: Tensors, tiles: Mapping[int, int]) -> Host
 
 def program_layer(driver: Driver, layer: Layer, tensors: Tensors, tiles: Mapping[int, int]) -> list[ProgramReport]:
     """Write a layer's targets to its tiles."""
+    return [driver.program(tiles[index], targets) for index, targets in tile_targets(layer, tensors)]
+
+
+def tile_targets(layer: Layer, tensors: Tensors) -> Iterator[tuple[int, Array]]:
+    """Yield each of the bundle's tiles of a layer with its targets, levels, rows by columns with all copies."""
     matrices = [block_matrix(layer, i, tensors.array(block.levels)) for i, block in enumerate(layer.blocks)]
-    reports = []
     for tile in layer.tiles:
         start = layer.blocks[tile.block].rows[0]
         part = matrices[tile.block][tile.rows[0] - start : tile.rows[1] - start, tile.cols[0] : tile.cols[1]]
         block = layer.blocks[tile.block]
         copied = np.tile(part, (block.row_copies, block.col_copies))
-        targets = copied if copied.dtype.kind == "f" else copied.astype(np.int32)
-        reports.append(driver.program(tiles[tile.index], targets))
-    return reports
+        yield tile.index, copied if copied.dtype.kind == "f" else copied.astype(np.int32)
 
 
 DEVIATES = "hyle.physical/deviates"

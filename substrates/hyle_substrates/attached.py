@@ -14,7 +14,18 @@ from typing import TypeVar
 
 import numpy as np
 
-from hyle_substrates.driver import Codes, Device, DeviceAwayError, DeviceError, Driver, ProgramReport
+from hyle_substrates.driver import (
+    BadAnswerError,
+    Codes,
+    Device,
+    DeviceAwayError,
+    DeviceError,
+    DeviceTimeoutError,
+    Driver,
+    NotANumberError,
+    ProgramReport,
+    WrongDeviceError,
+)
 
 __all__ = ["AttachedDriver"]
 
@@ -42,10 +53,11 @@ class AttachedDriver:
         """Return the device; `connected` in its health is 1 while it answers. Never raises before `close`."""
         try:
             now = self._call(lambda link: link.describe())
-        except DeviceError:
+        except DeviceError as error:
             if self._closed:
                 raise
-            return replace(self._device, health={**self._device.health, "connected": 0.0})
+            health = {**self._device.health, "connected": 0.0}
+            return replace(self._device, health=health, fault=error.fault)
         self._device = replace(now, health={**now.health, "connected": 1.0})
         return self._device
 
@@ -110,7 +122,7 @@ class AttachedDriver:
             self._link = self._open()
             found = self._link.describe()
             if (found.identity, found.profile) != (self._device.identity, self._device.profile):
-                raise DeviceError(
+                raise WrongDeviceError(
                     f"{found.identity!r} answers where {self._device.identity!r} was.",
                     remedy="Attach the device that was there, or start again.",
                 )
@@ -120,10 +132,10 @@ class AttachedDriver:
 
     def _checked(self, answer: Codes, shape: tuple[int, int]) -> Codes:
         if answer.shape != shape:
-            raise DeviceError(
+            raise BadAnswerError(
                 f"The device answered with shape {answer.shape}, not {shape}.", remedy="Check the device's firmware."
             )
-        _check_range(answer, self._device.profile.adc.levels, "ADC code")
+        _check_answer(answer, self._device.profile.adc.levels)
         return answer
 
     def _programmed(self, tile: int) -> Codes:
@@ -145,15 +157,23 @@ def _check_range(values: Codes, levels: int, what: str) -> None:
         raise DeviceError(f"A {what} exceeds {levels}.", remedy="Encode with this device's profile.")
 
 
+def _check_answer(codes: Codes, levels: int) -> None:
+    if not np.isfinite(codes).all():
+        raise NotANumberError("An ADC code is not finite.", remedy="Check the device and its firmware.")
+    if levels and codes.size and (int(codes.max()) > levels or int(codes.min()) < -levels):
+        raise BadAnswerError(f"An ADC code exceeds {levels}.", remedy="Check the device and its profile.")
+
+
 def _guarded(work: Callable[[], T]) -> T:
     try:
         return work()
+    except TimeoutError as error:
+        raise DeviceTimeoutError(f"The device does not answer: {error}.", remedy="Check what it does.") from error
     except OSError as error:
-        raise DeviceAwayError(
-            f"The device does not answer: {error}.", remedy="Check its power and its cable."
-        ) from error
+        message = f"The device does not answer: {error}."
+        raise DeviceAwayError(message, remedy="Check its power and its cable.") from error
     except ValueError as error:
-        raise DeviceError("The device sent what nobody understands.", remedy="Check its firmware.") from error
+        raise BadAnswerError("The device sent what nobody understands.", remedy="Check its firmware.") from error
 
 
 def _closed() -> DeviceError:

@@ -16,15 +16,19 @@ from hyle_errors import InternalError
 from hyle_substrates.profile import Profile
 
 __all__ = [
+    "BadAnswerError",
     "BlackBox",
     "BlackBoxInfo",
     "Device",
     "DeviceAwayError",
     "DeviceError",
+    "DeviceTimeoutError",
     "Driver",
     "LeaseLostError",
+    "NotANumberError",
     "ProgramReport",
     "SimulatedMatter",
+    "WrongDeviceError",
 ]
 
 Codes = np.ndarray[Any, np.dtype[np.int32]]
@@ -33,15 +37,45 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class DeviceError(InternalError):
-    """The device did not do what it was asked: timeout, unplugged, stuck or not the expected one."""
+    """The device did not do what it was asked; `fault` is the fault's name, for status and telemetry."""
+
+    fault = "refused"
 
 
 class DeviceAwayError(DeviceError):
-    """The device does not answer now; the same call may succeed once it is back."""
+    """The device does not answer now: it is unplugged, off, or slow. The same call may succeed once it is back."""
+
+    fault = "unplugged"
+
+
+class DeviceTimeoutError(DeviceAwayError):
+    """The device did not answer in time."""
+
+    fault = "timeout"
+
+
+class WrongDeviceError(DeviceError):
+    """Another device answers where the one that was opened had been."""
+
+    fault = "wrong device"
+
+
+class BadAnswerError(DeviceError):
+    """The device answered what no ADC can say: NaN, a code out of range, a wrong shape, or noise on the line."""
+
+    fault = "bad answer"
+
+
+class NotANumberError(BadAnswerError):
+    """The device answered NaN or infinity."""
+
+    fault = "not a number"
 
 
 class LeaseLostError(DeviceError):
     """Who lent the device has taken it back."""
+
+    fault = "lease lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +88,7 @@ class Device:
         tiles: Number of tiles that can be programmed.
         simulated: Whether this is a digital twin.
         health: Live readings by name, scalars only (temperature_c, age_s, …).
+        fault: What is wrong with it, by the name of the `DeviceError` that said so; "" for nothing.
     """
 
     identity: str
@@ -61,6 +96,7 @@ class Device:
     tiles: int
     simulated: bool
     health: Mapping[str, float] = field(default_factory=dict)
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Used by the compiler (calibration) and by the agent (execution); it knows arrays
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +26,9 @@ __all__ = [
     "patches",
     "patches_at",
     "probe",
+    "probe_in_steps",
     "sample_scale",
+    "unit_codes",
     "unit_probe",
 ]
 
@@ -213,10 +215,37 @@ def probe(driver: Driver, blocks: Sequence[BlockTiles], codes: Codes) -> list[Fl
     return [block.read(driver, codes[:, block.start : block.stop]) for block in blocks]
 
 
+def probe_in_steps(
+    driver: Driver, blocks: Sequence[BlockTiles], codes: Sequence[Codes], vectors: int
+) -> Generator[None, None, list[Float32s]]:
+    """Do what `probe` does with rests in between, so that others may use the device.
+
+    Args:
+        driver: The device.
+        blocks: The blocks.
+        codes: What drives each block, vectors by its rows.
+        vectors: Most vectors between two rests, 0 for all.
+    """
+    answers = []
+    for block, driven in zip(blocks, codes, strict=True):
+        step = vectors or max(1, len(driven))
+        parts = []
+        for start in range(0, len(driven), step):
+            parts.append(block.read(driver, driven[start : start + step]))
+            yield
+        answers.append(np.concatenate(parts) if len(parts) > 1 else parts[0])
+    return answers
+
+
+def unit_codes(blocks: Sequence[BlockTiles], levels: int) -> list[Codes]:
+    """Return the codes that drive one row after another at full scale, rows by rows, one array a block."""
+    kind = np.int32 if levels else np.float32
+    return [(np.eye(b.stop - b.start) * (levels or 1)).astype(kind) for b in blocks]
+
+
 def unit_probe(driver: Driver, blocks: Sequence[BlockTiles], levels: int) -> list[Float32s]:
     """Drive one row after another at full scale; ADC codes, rows of the block by columns, one array a block."""
-    kind = np.int32 if levels else np.float32
-    return [b.read(driver, (np.eye(b.stop - b.start) * (levels or 1)).astype(kind)) for b in blocks]
+    return [b.read(driver, codes) for b, codes in zip(blocks, unit_codes(blocks, levels), strict=True)]
 
 
 def compensate(

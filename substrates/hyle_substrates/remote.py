@@ -17,7 +17,15 @@ from hyle_protos.substrate import substrate_pb2 as pb
 from hyle_protos.substrate import substrate_pb2_grpc as rpc
 
 from hyle_substrates.attached import AttachedDriver
-from hyle_substrates.driver import Codes, Device, DeviceAwayError, DeviceError, LeaseLostError, ProgramReport
+from hyle_substrates.driver import (
+    Codes,
+    Device,
+    DeviceAwayError,
+    DeviceError,
+    DeviceTimeoutError,
+    LeaseLostError,
+    ProgramReport,
+)
 from hyle_substrates.wire import pack, unpack, unpack_profile
 
 __all__ = ["Link", "channel_to", "connect", "explained", "is_local"]
@@ -135,7 +143,8 @@ def explained(error: grpc.RpcError) -> DeviceError:
         return DeviceError(f"The device refused: {details[:300]}", remedy="Encode with this device's profile.")
     if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED):
         return DeviceError(f"The server refused: {details[:300]}", remedy="Use a certificate with the role 'operate'.")
-    return DeviceAwayError(f"The device does not answer ({code.name}: {details[:300]}).", remedy="Check its server.")
+    kind = DeviceTimeoutError if code is grpc.StatusCode.DEADLINE_EXCEEDED else DeviceAwayError
+    return kind(f"The device does not answer ({code.name}: {details[:300]}).", remedy="Check its server.")
 
 
 def channel_to(options: Mapping[str, str]) -> Callable[[], grpc.Channel]:

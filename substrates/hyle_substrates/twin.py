@@ -59,6 +59,11 @@ class TwinDriver:
         self._reads = np.random.Generator(np.random.Philox(key=[seed, 0x72656164]))
         self._closed = False
 
+    @property
+    def noiseless(self) -> bool:
+        """Whether its reads have no noise."""
+        return self._noise == 0.0
+
     def describe(self) -> Device:
         """Return the instance's identity and age."""
         return Device(

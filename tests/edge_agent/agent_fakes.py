@@ -85,6 +85,7 @@ class FakeSelfTest:
     passed: bool
     residual: float
     tolerance: float
+    fault: str = ""
 
 
 @dataclass
@@ -124,7 +125,8 @@ class FakeProgram:
         residual = float(np.abs(np.asarray(golden["x"]) @ self.matrix - np.asarray(golden["y"])).max()) + self.sick
         return FakeSelfTest(residual <= 0.01, residual, 0.01)
 
-    def recalibrate(self) -> None:
+    def recalibration(self) -> Iterator[None]:
+        yield
         self.calls.append(f"recalibrate {self.manifest.version}")
         self.sick = max(0, self.sick - 1)
 
@@ -168,6 +170,7 @@ def config_for(store: Path, **changes: Any) -> Config:
         "listen": "127.0.0.1:0",
         "insecure": True,
         "self_test_interval_s": 0.0,
+        "watch_s": 0.0,
         "drain_s": 5.0,
         "engine": ENGINE[0],
     }

@@ -8,7 +8,15 @@ import math
 from fleet_fakes import model, node
 from hyle_agent.snapshot import ModelSnapshot, NodeSnapshot
 from hyle_agent.telemetry.edge_node import EdgeNode, Sample
-from hyle_agent.telemetry.metrics import MODEL_METRICS, NODE_METRICS, audit_rows, fit, print_audit, read_model
+from hyle_agent.telemetry.metrics import (
+    EVENT_FIELDS,
+    MODEL_METRICS,
+    NODE_METRICS,
+    audit_rows,
+    fit,
+    print_audit,
+    read_model,
+)
 from hyle_agent.telemetry.session import asks_for_rebirth
 from hyle_protos.sparkplug.topic import REBIRTH
 from hypothesis import given, settings
@@ -183,7 +191,7 @@ def test_only_scalars_of_the_named_fields_can_pass_the_allow_list() -> None:
 def test_the_audit_prints_every_metric_with_its_type_and_unit() -> None:
     lines: list[str] = []
     print_audit(lines.append)
-    assert len(lines) == 1 + len(NODE_METRICS) + len(MODEL_METRICS) == 1 + len(audit_rows())
+    assert len(lines) == 1 + len(NODE_METRICS) + len(MODEL_METRICS) + len(EVENT_FIELDS) == 1 + len(audit_rows())
     assert any("latency/p99_s" in line and "Double" in line and " s " in line for line in lines)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from hyle_errors import CallerError
 from hyle_substrates.attached import AttachedDriver
 from hyle_substrates.claim import Claim
-from hyle_substrates.driver import Codes, Device, DeviceError, ProgramReport
+from hyle_substrates.driver import BadAnswerError, Codes, Device, DeviceError, ProgramReport
 from hyle_substrates.profile import Profile, load_profile
 
 from hyle_agent.drivers.options import Options, needs
@@ -73,7 +73,7 @@ class _Link:
         try:
             return np.array(answers, dtype=np.int32)
         except ValueError as error:
-            raise DeviceError("Answers of several lengths.", remedy="Check the board's firmware.") from error
+            raise BadAnswerError("Answers of several lengths.", remedy="Check the board's firmware.") from error
 
     def close(self) -> None:
         if self._port is not None:
@@ -100,7 +100,7 @@ class _Link:
         try:
             return [int(word) for word in self._ask(words, count)]
         except ValueError as error:
-            raise DeviceError("The board sent what is no number.", remedy="Check its firmware.") from error
+            raise BadAnswerError("The board sent what is no number.", remedy="Check its firmware.") from error
 
     def _ask(self, words: str, count: int | None = None, timeout_s: float | None = None) -> list[str]:
         self._number = (self._number + 1) % 10000
@@ -114,7 +114,7 @@ class _Link:
         if not rest or rest[0] != "OK":
             raise DeviceError(f"The board refused: {' '.join(rest)[:200]}", remedy="See docs/drivers/serial.md.")
         if count is not None and len(rest) - 1 != count:
-            raise DeviceError(f"The board sent {len(rest) - 1} words, not {count}.", remedy="Check its firmware.")
+            raise BadAnswerError(f"The board sent {len(rest) - 1} words, not {count}.", remedy="Check its firmware.")
         return rest[1:]
 
     def _line(self, until: float) -> list[str]:
@@ -126,7 +126,7 @@ class _Link:
         self._pending = bytearray(rest)
         body, _, check = line.strip().rpartition(b" *")
         if not body or check.decode("ascii", "replace") != _check(body):
-            raise DeviceError("A line came damaged.", remedy="Use a shorter cable or a lower baud rate.")
+            raise BadAnswerError("A line came damaged.", remedy="Use a shorter cable or a lower baud rate.")
         return body.decode("ascii", "replace").split()
 
 

@@ -46,7 +46,7 @@ class Connection:
         self._command = command
         self._connected: ReasonCode | None = None
         self._subscribed: ReasonCode | None = None
-        self._acknowledged: set[int] = set()
+        self._unacknowledged: set[int] = set()
         self._client = self._make_client(will, connecting)
 
     def open(self, command_topic: str) -> None:
@@ -85,7 +85,13 @@ class Connection:
         info = self._client.publish(message.topic, message.payload, qos=message.qos, retain=False)
         if info.rc != mqtt.MQTT_ERR_SUCCESS:
             raise BrokerLostError(mqtt.error_string(info.rc))
+        if message.qos:
+            self._unacknowledged.add(info.mid)
         return info.mid
+
+    def acknowledged(self, number: int) -> bool:
+        """Whether the broker has taken a message of QoS 1, by the number that `publish` gave."""
+        return number not in self._unacknowledged
 
     def turn(self, wake: socket.socket | None, timeout_s: float) -> bool:
         """Wait for the network or for a wake-up, and do what the network wants.
@@ -125,7 +131,7 @@ class Connection:
         try:
             if farewell is not None:
                 number = self.publish(farewell)
-                self._await(lambda: number in self._acknowledged, "no answer to NDEATH", _FAREWELL_S)
+                self._await(lambda: self.acknowledged(number), "no answer to NDEATH", _FAREWELL_S)
                 self._client.disconnect()
         except (BrokerLostError, OSError, ValueError) as error:
             _LOG.info("Telemetry ended without a clean farewell: %s", error)
@@ -164,7 +170,7 @@ class Connection:
         self._subscribed = codes[0]
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, _code: Any, _properties: Any) -> None:
-        self._acknowledged = {mid}
+        self._unacknowledged.discard(mid)
 
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         if len(message.payload) <= _LONGEST_COMMAND:

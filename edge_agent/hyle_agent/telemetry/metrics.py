@@ -1,7 +1,7 @@
 """The allow-list: everything that an agent can ever send, and where it is read.
 
-Every value of a report is read through one of these two tables, from a frozen dataclass of scalars; nothing else has a
-way out. A tensor, a request or a file name has no entry here.
+Every value of a report is read through one of these three tables, from a frozen dataclass of scalars; nothing else
+has a way out. A tensor, a request or a file name has no entry here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hyle_protos.sparkplug.value import Scalar
 from hyle_agent.snapshot import ModelSnapshot, NodeSnapshot
 
 __all__ = [
+    "EVENT_FIELDS",
     "LONGEST_TEXT",
     "MODEL_METRICS",
     "NODE_METRICS",
@@ -62,6 +63,8 @@ NODE_METRICS = (
     Metric("device/simulated", DataType.Boolean, "", "simulated", "whether the device is a digital twin"),
     Metric("device/tiles", DataType.UInt32, "", "tiles", "tiles that the device has"),
     Metric("device/tiles_used", DataType.UInt32, "", "tiles_used", "tiles that hold a programmed layer"),
+    Metric("device/attached", DataType.Boolean, "", "device_attached", "whether the device answers"),
+    Metric("device/fault", DataType.String, "", "device_fault", "name of what is wrong with it"),
 )
 
 MODEL_METRICS = (
@@ -83,6 +86,28 @@ MODEL_METRICS = (
     ),
     Metric("self_test/tolerance", DataType.Double, "", "self_test_tolerance", "the bound that it is held against"),
     Metric("energy_j", DataType.Double, "J", "energy_j", "estimated energy spent since the start"),
+    Metric("substrate", DataType.String, "", "substrate", "what answers: hardware, twin or digital"),
+    Metric("calibration/id", DataType.String, "", "calibration", "id of the compensation that answers"),
+    Metric("calibration/age_s", DataType.Double, "s", "calibration_age_s", "seconds since it was measured"),
+    Metric("fault", DataType.String, "", "fault", "name of what is wrong with the device"),
+    Metric("bundle/on_trial", DataType.Boolean, "", "on_trial", "whether the slot is not marked good yet"),
+    Metric("drift/score", DataType.Double, "", "drift_score", "sum of the drift detector, in standard deviations"),
+    Metric("drift/limit", DataType.Double, "", "drift_limit", "the sum above which it is an alarm"),
+    Metric("drift/alarms", DataType.UInt64, "", "drift_alarms", "drift alarms since the start"),
+    Metric("recalibrations", DataType.UInt64, "", "recalibrations", "calibrations that the agent decided on"),
+    Metric("fallbacks", DataType.UInt64, "", "fallbacks", "how often something stood in for the device"),
+    Metric("rollbacks", DataType.UInt64, "", "rollbacks", "how often the old slot was gone back to"),
+)
+
+EVENT_FIELDS = (
+    Metric("message", DataType.String, "", "message", "what happened, for people"),
+    Metric("residual", DataType.Double, "", "residual", "relative RMS residual of the self-test"),
+    Metric("limit", DataType.Double, "", "limit", "the drift detector's limit"),
+    Metric("fault", DataType.String, "", "fault", "name of what is wrong with the device"),
+    Metric("substrate", DataType.String, "", "substrate", "what answers from now on"),
+    Metric("calibration", DataType.String, "", "calibration", "id of the new compensation"),
+    Metric("slot", DataType.String, "", "slot", "slot that serves"),
+    Metric("version", DataType.String, "", "version", "version that serves or was let in"),
 )
 
 
@@ -98,7 +123,7 @@ def read_model(snapshot: ModelSnapshot) -> Readings:
 
 def audit_rows() -> list[tuple[str, str, str, str, str]]:
     """The whole allow-list as rows of: who reports it, name, type, unit, meaning."""
-    tables = (("node", NODE_METRICS), ("each model", MODEL_METRICS))
+    tables = (("node", NODE_METRICS), ("each model", MODEL_METRICS), ("each event", EVENT_FIELDS))
     return [(who, m.name, DataType.Name(m.datatype), m.unit, m.meaning) for who, table in tables for m in table]
 
 

@@ -1,4 +1,4 @@
-"""Samples that wait for a broker: bounded, oldest dropped first, in a file that survives the process or in memory."""
+"""Samples and events that wait for a broker: bounded, oldest dropped first, in a file that survives, or in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ _LOG = logging.getLogger("hyle_agent.telemetry")
 _Result = TypeVar("_Result")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sample(id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS event(id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 
@@ -37,6 +38,15 @@ class Outbox(Protocol):
 
     def forget(self, row: int) -> None:
         """Remove all samples up to a row number."""
+
+    def put_event(self, body: bytes) -> None:
+        """Append an event as it will be sent; when full, the oldest goes."""
+
+    def oldest_event(self) -> tuple[int, bytes] | None:
+        """The oldest event with its row number; it stays."""
+
+    def forget_event(self, row: int) -> None:
+        """Remove all events up to a row number: the broker has them."""
 
     def bd_seq(self) -> int:
         """Number of the next connection, 0 to 255."""
@@ -58,6 +68,7 @@ class MemoryOutbox:
 
     def __init__(self, bound: int, next_bd_seq: int = 0) -> None:
         self._rows: deque[tuple[int, Sample]] = deque(maxlen=bound)
+        self._events: deque[tuple[int, bytes]] = deque(maxlen=bound)
         self._next_row = 1
         self._next_bd_seq = next_bd_seq
 
@@ -74,6 +85,20 @@ class MemoryOutbox:
         """Remove all samples up to a row number."""
         while self._rows and self._rows[0][0] <= row:
             self._rows.popleft()
+
+    def put_event(self, body: bytes) -> None:
+        """Append an event as it will be sent; when full, the oldest goes."""
+        self._events.append((self._next_row, body))
+        self._next_row += 1
+
+    def oldest_event(self) -> tuple[int, bytes] | None:
+        """The oldest event with its row number; it stays."""
+        return self._events[0] if self._events else None
+
+    def forget_event(self, row: int) -> None:
+        """Remove all events up to a row number: the broker has them."""
+        while self._events and self._events[0][0] <= row:
+            self._events.popleft()
 
     def bd_seq(self) -> int:
         """Number of the next connection, 0 to 255."""
@@ -111,12 +136,13 @@ class FileOutbox:
 
     def put(self, sample: Sample) -> None:
         """Append; when full, the oldest goes."""
+        self._append("sample", msgspec.json.encode(sample))
+
+    def _append(self, table: Literal["sample", "event"], body: bytes) -> None:
         self._database.execute("BEGIN")
         try:
-            row = self._database.execute(
-                "INSERT INTO sample(body) VALUES (?)", (msgspec.json.encode(sample),)
-            ).lastrowid
-            self._database.execute("DELETE FROM sample WHERE id <= ?", ((row or 0) - self._bound,))
+            row = self._database.execute(f"INSERT INTO {table}(body) VALUES (?)", (body,)).lastrowid
+            self._database.execute(f"DELETE FROM {table} WHERE id <= ?", ((row or 0) - self._bound,))
             self._database.execute("COMMIT")
         except sqlite3.Error:
             with contextlib.suppress(sqlite3.Error):
@@ -134,6 +160,19 @@ class FileOutbox:
     def forget(self, row: int) -> None:
         """Remove all samples up to a row number."""
         self._database.execute("DELETE FROM sample WHERE id <= ?", (row,))
+
+    def put_event(self, body: bytes) -> None:
+        """Append an event as it will be sent; when full, the oldest goes."""
+        self._append("event", body)
+
+    def oldest_event(self) -> tuple[int, bytes] | None:
+        """The oldest event with its row number; it stays."""
+        found = self._database.execute("SELECT id, body FROM event ORDER BY id LIMIT 1").fetchone()
+        return (int(found[0]), bytes(found[1])) if found else None
+
+    def forget_event(self, row: int) -> None:
+        """Remove all events up to a row number: the broker has them."""
+        self._database.execute("DELETE FROM event WHERE id <= ?", (row,))
 
     def bd_seq(self) -> int:
         """Number of the next connection, 0 to 255."""
@@ -180,6 +219,18 @@ class SafeOutbox:
     def forget(self, row: int) -> None:
         """Remove all samples up to a row number."""
         self._do(lambda outbox: outbox.forget(row))
+
+    def put_event(self, body: bytes) -> None:
+        """Append an event as it will be sent; when full, the oldest goes."""
+        self._do(lambda outbox: outbox.put_event(body))
+
+    def oldest_event(self) -> tuple[int, bytes] | None:
+        """The oldest event with its row number; it stays."""
+        return self._do(lambda outbox: outbox.oldest_event())
+
+    def forget_event(self, row: int) -> None:
+        """Remove all events up to a row number: the broker has them."""
+        self._do(lambda outbox: outbox.forget_event(row))
 
     def bd_seq(self) -> int:
         """Number of the next connection, 0 to 255."""

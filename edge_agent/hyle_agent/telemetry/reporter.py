@@ -9,11 +9,14 @@ import random
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from hyle_errors import HyleError
 
+from hyle_agent.events import Event
 from hyle_agent.snapshot import NodeSnapshot
+from hyle_agent.telemetry.cloud_events import encode_event
 from hyle_agent.telemetry.config import TelemetryConfig
 from hyle_agent.telemetry.connection import BrokerLostError, Connection
 from hyle_agent.telemetry.edge_node import EdgeNode
@@ -53,6 +56,7 @@ class Telemetry:
         self._state = StateReader(snapshot)
         self._schedule = Schedule(config.interval_s)
         self._rebirths = RebirthRequests(config.rebirth_gap_s, on_rebirth)
+        self._untold: deque[bytes] = deque(maxlen=config.outbox_rows)
         self._stopping = threading.Event()
         self._online = threading.Event()
         self._said = ""
@@ -71,6 +75,11 @@ class Telemetry:
         self._schedule.hasten()
         with contextlib.suppress(OSError):
             self._waker.send(b"!")
+
+    def tell(self, event: Event) -> None:
+        """Send an event at least once, now or when there is a broker; from any thread."""
+        self._untold.append(encode_event(event, self._config.group, self._config.node))
+        self.notify()
 
     def stop(self) -> None:
         """Publish the node's death, disconnect, and end the thread; bounded by seconds, safe to call twice."""
@@ -94,7 +103,14 @@ class Telemetry:
             if not self._attempt(functools.partial(self._stay_offline, outbox, seconds)):
                 self._stopping.wait(seconds)
             pause = min(2 * pause, self._config.reconnect_max_s)
+        self._keep_untold(outbox)
         outbox.close()
+
+    def _keep_untold(self, outbox: SafeOutbox) -> None:
+        """Put events that came in into the outbox, which may survive the process."""
+        while self._untold:
+            outbox.put_event(self._untold[0])
+            self._untold.popleft()
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         """Do something that may fail in any way, and say why it did; whether it did not."""
@@ -123,6 +139,7 @@ class Telemetry:
                 self._turn(connection, LONGEST_TURN_S)
             self._say_back()
             while not self._stopping.is_set():
+                self._keep_untold(outbox)
                 self._turn(connection, session.work())
             farewell = death
         finally:
@@ -131,6 +148,7 @@ class Telemetry:
     def _stay_offline(self, outbox: SafeOutbox, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
+            self._keep_untold(outbox)
             if self._schedule.left() <= 0:
                 keep_changes(self._node, self._state, self._schedule, outbox)
             self._drain(max(0.001, min(left, self._schedule.left())))

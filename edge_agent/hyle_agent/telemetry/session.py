@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 
+from hyle_protos.sparkplug.event import event_topic
 from hyle_protos.sparkplug.topic import REBIRTH
 from hyle_protos.sparkplug.value import parse_payload
 
 from hyle_agent.telemetry.connection import Connection
-from hyle_agent.telemetry.edge_node import EdgeNode
+from hyle_agent.telemetry.edge_node import EdgeNode, Message
 from hyle_agent.telemetry.outbox import Outbox
 from hyle_agent.telemetry.schedule import CHANGE_GAP_S, Schedule, StateReader
 
@@ -85,6 +86,7 @@ class Session:
         self._outbox = outbox
         self._rebirths = rebirths
         self._replayed: int | None = None
+        self._telling: tuple[int, int] | None = None
 
     def give_birth(self) -> bool:
         """Publish all births; False when the state cannot be read now."""
@@ -105,7 +107,7 @@ class Session:
             return self._answer_rebirth()
         if self._schedule.left() <= 0:
             self._report()
-        if self._replay():
+        if self._tell() or self._replay():
             return 0.0
         return min(LONGEST_TURN_S, max(0.0, self._schedule.left()))
 
@@ -124,6 +126,22 @@ class Session:
         if (snapshot := self._state.read()) is not None:
             for message in self._node.changes(snapshot, now_ms()):
                 self._connection.publish(message)
+
+    def _tell(self) -> bool:
+        """Publish the oldest event, one at a time, and forget it once the broker has it; whether to go on at once."""
+        if self._telling is not None:
+            number, row = self._telling
+            if not self._connection.acknowledged(number):
+                return False
+            self._outbox.forget_event(row)
+            self._telling = None
+        waiting = self._outbox.oldest_event()
+        if waiting is None or not self._connection.idle:
+            return False
+        row, body = waiting
+        topic = event_topic(self._node.group, self._node.node)
+        self._telling = self._connection.publish(Message(topic, body, qos=1)), row
+        return False
 
     def _replay(self) -> bool:
         """Publish some of what was kept, and forget it once the network has taken it; whether to go on at once."""

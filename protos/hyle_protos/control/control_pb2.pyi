@@ -11,23 +11,39 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("node", "agent_version", "uptime_s", "device", "models", "maintenance")
+    __slots__ = ("node", "agent_version", "uptime_s", "device", "models", "maintenance", "events", "challenge")
     NODE_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     MAINTENANCE_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     node: str
     agent_version: str
     uptime_s: float
     device: DeviceStatus
     models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
     maintenance: str
-    def __init__(self, node: _Optional[str] = ..., agent_version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., device: _Optional[_Union[DeviceStatus, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., maintenance: _Optional[str] = ...) -> None: ...
+    events: _containers.RepeatedCompositeFieldContainer[Event]
+    challenge: str
+    def __init__(self, node: _Optional[str] = ..., agent_version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., device: _Optional[_Union[DeviceStatus, _Mapping]] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., maintenance: _Optional[str] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., challenge: _Optional[str] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("kind", "model", "message", "at")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    model: str
+    message: str
+    at: float
+    def __init__(self, kind: _Optional[str] = ..., model: _Optional[str] = ..., message: _Optional[str] = ..., at: _Optional[float] = ...) -> None: ...
 
 class DeviceStatus(_message.Message):
-    __slots__ = ("driver", "identity", "profile", "simulated", "tiles", "tiles_used", "health")
+    __slots__ = ("driver", "identity", "profile", "simulated", "tiles", "tiles_used", "health", "attached", "fault")
     class HealthEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +58,8 @@ class DeviceStatus(_message.Message):
     TILES_FIELD_NUMBER: _ClassVar[int]
     TILES_USED_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
     driver: str
     identity: str
     profile: str
@@ -49,23 +67,49 @@ class DeviceStatus(_message.Message):
     tiles: int
     tiles_used: int
     health: _containers.ScalarMap[str, float]
-    def __init__(self, driver: _Optional[str] = ..., identity: _Optional[str] = ..., profile: _Optional[str] = ..., simulated: _Optional[bool] = ..., tiles: _Optional[int] = ..., tiles_used: _Optional[int] = ..., health: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    attached: bool
+    fault: str
+    def __init__(self, driver: _Optional[str] = ..., identity: _Optional[str] = ..., profile: _Optional[str] = ..., simulated: _Optional[bool] = ..., tiles: _Optional[int] = ..., tiles_used: _Optional[int] = ..., health: _Optional[_Mapping[str, float]] = ..., attached: _Optional[bool] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ("name", "slots", "active", "ready", "reason", "notice")
+    __slots__ = ("name", "slots", "active", "ready", "reason", "notice", "substrate", "calibration", "calibration_age_s", "fault", "on_trial", "trial_left_s", "drift_score", "drift_limit", "drift_alarms", "recalibrations", "fallbacks", "rollbacks")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
+    SUBSTRATE_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    ON_TRIAL_FIELD_NUMBER: _ClassVar[int]
+    TRIAL_LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_SCORE_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_ALARMS_FIELD_NUMBER: _ClassVar[int]
+    RECALIBRATIONS_FIELD_NUMBER: _ClassVar[int]
+    FALLBACKS_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACKS_FIELD_NUMBER: _ClassVar[int]
     name: str
     slots: _containers.RepeatedCompositeFieldContainer[SlotStatus]
     active: str
     ready: bool
     reason: str
     notice: str
-    def __init__(self, name: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[SlotStatus, _Mapping]]] = ..., active: _Optional[str] = ..., ready: _Optional[bool] = ..., reason: _Optional[str] = ..., notice: _Optional[str] = ...) -> None: ...
+    substrate: str
+    calibration: str
+    calibration_age_s: float
+    fault: str
+    on_trial: bool
+    trial_left_s: float
+    drift_score: float
+    drift_limit: float
+    drift_alarms: int
+    recalibrations: int
+    fallbacks: int
+    rollbacks: int
+    def __init__(self, name: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[SlotStatus, _Mapping]]] = ..., active: _Optional[str] = ..., ready: _Optional[bool] = ..., reason: _Optional[str] = ..., notice: _Optional[str] = ..., substrate: _Optional[str] = ..., calibration: _Optional[str] = ..., calibration_age_s: _Optional[float] = ..., fault: _Optional[str] = ..., on_trial: _Optional[bool] = ..., trial_left_s: _Optional[float] = ..., drift_score: _Optional[float] = ..., drift_limit: _Optional[float] = ..., drift_alarms: _Optional[int] = ..., recalibrations: _Optional[int] = ..., fallbacks: _Optional[int] = ..., rollbacks: _Optional[int] = ...) -> None: ...
 
 class SlotStatus(_message.Message):
     __slots__ = ("slot", "version", "digest", "counter", "signer", "self_test")
@@ -96,12 +140,14 @@ class SelfTestReport(_message.Message):
     def __init__(self, passed: _Optional[bool] = ..., residual: _Optional[float] = ..., tolerance: _Optional[float] = ..., at: _Optional[float] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
-    __slots__ = ("manifest", "signature")
+    __slots__ = ("manifest", "signature", "override")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     signature: bytes
-    def __init__(self, manifest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    override: bytes
+    def __init__(self, manifest: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., override: _Optional[bytes] = ...) -> None: ...
 
 class PlanResponse(_message.Message):
     __slots__ = ("missing", "missing_bytes")
@@ -130,12 +176,14 @@ class UploadResponse(_message.Message):
     def __init__(self, blobs: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class InstallRequest(_message.Message):
-    __slots__ = ("manifest", "signature")
+    __slots__ = ("manifest", "signature", "override")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     manifest: bytes
     signature: bytes
-    def __init__(self, manifest: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    override: bytes
+    def __init__(self, manifest: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., override: _Optional[bytes] = ...) -> None: ...
 
 class InstallResponse(_message.Message):
     __slots__ = ("model", "slot", "digest", "self_test", "notice")
