@@ -72,7 +72,7 @@ class Controller:
 
         Raises:
             UntrustedError: No trusted key signed it, or the override.
-            ConflictError: It is older than what is installed, or would take the way back from a slot on trial.
+            ConflictError: It is older than what is installed.
             StoreFullError: They would not fit on the disk.
         """
         admitted = self._loader.admit(manifest, signature)
@@ -93,6 +93,7 @@ class Controller:
         slot = model.state.letter(admitted.digest)
         if slot:
             return Installed(model.name, slot, admitted.digest, self._slots.ensure(model, slot)[1])
+        self._trials.refuse_overwriting(model)
         leave = self._admitted(model, admitted, override)
         tested = self._installation.install(model, admitted, manifest, signature, leave)
         if leave is not None:
@@ -251,7 +252,6 @@ class Controller:
 
     def _admitted(self, model: Model, admitted: Admitted, override: bytes) -> Override | None:
         """Refuse what may not be installed now; returns the operator's leave if it needs one."""
-        self._trials.refuse_overwriting(model)
         counter = admitted.manifest.counter
         newest = is_older(model, counter, self._store.floors.floor(model.name))
         if not newest:
