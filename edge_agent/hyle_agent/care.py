@@ -143,7 +143,7 @@ class Care:
         """Let a fallback stand in, or nothing."""
         if model.serving is not None and model.serving is model.fallback:
             return
-        if not self._fallbacks.wanted or not bundle.manifest.layers:
+        if not self._fallbacks.wanted or not (bundle.manifest.layers or bundle.manifest.boxes):
             self._switch.out(model, why)
             return
         try:
