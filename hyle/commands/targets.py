@@ -18,10 +18,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     """Read one profile or all of them."""
     import msgspec
+    from hyle_substrates.box_profile import box_names, load_box
     from hyle_substrates.profile import load_profile, profile_names
 
-    names = [args.name] if args.name else profile_names()
-    return {"targets": [msgspec.to_builtins(load_profile(name)) for name in names], "one": bool(args.name)}
+    boxes = box_names()
+    if args.name:
+        sheet = load_box(args.name) if args.name in boxes else load_profile(args.name)
+        return {"targets": [msgspec.to_builtins(sheet)], "one": True}
+    targets = [msgspec.to_builtins(load_profile(name)) for name in profile_names()]
+    return {"targets": targets, "black_boxes": [msgspec.to_builtins(load_box(name)) for name in boxes], "one": False}
 
 
 def render(result: dict[str, object], console: Console) -> None:
@@ -33,6 +38,9 @@ def render(result: dict[str, object], console: Console) -> None:
     for target in targets:
         array = target["array"]
         print(f"{target['name']:16} {target['substrate']:8} {array['rows']} x {array['cols']:<8} {target['title']}")
+    print("\nblack boxes, to be fitted first: hyle fit matter --option profile=NAME -o TWIN.onnx")
+    for box in cast(list[dict[str, Any]], result["black_boxes"]):
+        print(f"{box['name']:22} {box['black_box']:14} {box['inputs']:3} -> {box['outputs']:<3} {box['title']}")
 
 
 def _sheet(table: dict[str, Any], prefix: str) -> None:

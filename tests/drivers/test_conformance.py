@@ -20,7 +20,13 @@ from hyle_substrates.twin import TwinDriver
 from rigs import BOARD, remote_twin, scpi_instrument, serial_board
 
 RIGS = {"remote", "serial", "visa"}
-ELSEWHERE = {"audio": "test_audio.py", "iio": "test_iio.py", "several": "test_several.py", "twin": "check_substrate"}
+ELSEWHERE = {
+    "audio": "test_audio.py",
+    "iio": "test_iio.py",
+    "matter": "test_black_boxes.py",
+    "several": "test_several.py",
+    "twin": "check_substrate",
+}
 
 
 @pytest.fixture(params=sorted(RIGS))
