@@ -19,7 +19,8 @@ def main() -> None:
     latencies: list[float] = []
     numbers = iter(range(total))
     finished = threading.Semaphore(0)
-    with grpc.insecure_channel(address) as channel:
+    secure = grpc.ssl_channel_credentials(Path(sys.argv[5]).read_bytes()) if len(sys.argv) > 5 else None
+    with grpc.secure_channel(address, secure) if secure else grpc.insecure_channel(address) as channel:
         ask = channel.unary_unary(METHOD)
 
         def begin() -> None:
