@@ -95,8 +95,7 @@ class Gatherer:
             self._waiting.remove(waiting)
         except ValueError:
             return
-        _left(waiting)
-        waiting.job.model.statistics.failed(time.perf_counter() - waiting.arrived)
+        waiting.job.model.statistics.failed(time.perf_counter() - waiting.arrived, waited=True)
 
     def flush(self, *, inline: bool = False) -> None:
         """Hand what waits to the device, unless it still has a batch; its end flushes again.
@@ -125,7 +124,7 @@ class Gatherer:
             batch: list[Waiting] = []
             samples = 0
             while (first := self._pop(batch, samples)) is not None:
-                if not _expired(first):
+                if first.deadline is None or not _expired(first.deadline, first):
                     batch.append(first)
                     samples += first.job.samples
             self._busy = bool(batch)
@@ -176,20 +175,16 @@ class Gatherer:
             for one in batch:  # one bad request of a batch fails alone
                 self._run([one])
             return
-        ended = time.perf_counter()
-        for one, own in zip(batch, outputs, strict=True):
-            if one.settled:
-                continue
+        answered = [pair for pair in zip(batch, outputs, strict=True) if not pair[0].settled]
+        if not answered:
+            return
+        samples = sum([one.job.samples for one, _ in answered])
+        arrived = [one.arrived for one, _ in answered]
+        batch[0].job.model.statistics.answered(
+            arrived, began, time.perf_counter(), samples=samples, energy_j=energy_j * samples
+        )
+        for one, own in answered:
             one.settled = True
-            samples = one.job.samples
-            one.job.model.statistics.answered(
-                latency_s=ended - one.arrived,
-                waited_s=began - one.arrived,
-                computed_s=(ended - began) / len(batch),
-                samples=samples,
-                energy_j=energy_j * samples,
-            )
-            _left(one)
             one.done(one, own, None)
 
     def _run_renewed(self, batch: Sequence[Waiting]) -> None:
@@ -215,16 +210,17 @@ def _execute(batch: Sequence[Waiting]) -> tuple[list[Outputs], float]:
     inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
     samples = sum(job.samples for job in jobs)
     outputs, energy_j = run_batch(first.loaded, inputs, samples)
-    shares: list[Outputs] = []
-    start = 0
-    for job in jobs:
-        shares.append({name: values[start : start + job.samples] for name, values in outputs.items()})
-        start += job.samples
+    shares: list[Outputs] = [{} for _ in jobs]
+    for name, values in outputs.items():
+        start = 0
+        for job, share in zip(jobs, shares, strict=True):
+            share[name] = values[start : start + job.samples]
+            start += job.samples
     return shares, energy_j / samples
 
 
-def _expired(waiting: Waiting) -> bool:
-    if waiting.deadline is None or time.monotonic() < waiting.deadline:
+def _expired(deadline: float, waiting: Waiting) -> bool:
+    if time.monotonic() < deadline:
         return False
     message = "The deadline passed while the request waited for the device."
     _refuse([waiting], ExpiredError(message, remedy="Allow more time, or send fewer requests at once."))
@@ -237,10 +233,6 @@ def _refuse(batch: Sequence[Waiting], error: BaseException) -> None:
         if one.settled:
             continue
         one.settled = True
-        one.job.model.statistics.failed(time.perf_counter() - one.arrived, broken=broken)
-        _left(one)
+        statistics = one.job.model.statistics
+        statistics.failed(time.perf_counter() - one.arrived, waited=True, broken=broken)
         one.done(one, None, error)
-
-
-def _left(waiting: Waiting) -> None:
-    waiting.job.model.statistics.left()

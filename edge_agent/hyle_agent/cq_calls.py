@@ -20,6 +20,7 @@ __all__ = ["CoroutineCall", "FastCall", "reject"]
 _NO_FLAGS = 0
 _NEVER_S = 1e8
 _ANSWERED = (None, cygrpc.StatusCode.ok, b"", _NO_FLAGS)
+_ENDING = threading.Lock()
 
 
 def reject(call: Any, code: int, message: str) -> None:
@@ -36,28 +37,32 @@ class FastCall:
         event: Its arrival.
         method: What it asks for.
         fresh: Receives it once it was begun; whoever flushed then lets it `watch`.
-        ended: Told on the serving thread when it is over.
+        ended: Called back on the serving thread when it is over.
+
+    Attributes:
+        deadline: Contract: `Caller.deadline`.
+        over: Whether it was answered or its caller is gone; `_ENDING`, one for all calls and held for moments only,
+            keeps two threads from ending it twice.
     """
 
-    __slots__ = ("_begun", "_call", "_deadline", "_ended", "_fresh", "_lock", "_method", "_over", "_watching")
+    __slots__ = ("_begun", "_call", "_ended", "_fresh", "_method", "_watching", "deadline", "over")
 
-    def __init__(self, event: Any, method: Method, fresh: list[FastCall], ended: Callable[[], None]) -> None:
-        self._call = event.call
+    def __init__(self, event: Any, method: Method, fresh: list[FastCall], ended: Callable[[Any], None]) -> None:
+        call = self._call = event.call
         self._method = method
         self._fresh = fresh
         self._ended = ended
-        self._deadline = _deadline(event)
+        self.deadline = _deadline(event)
         self._begun: Any = None
-        self._over = self._watching = False
-        self._lock = threading.Lock()
-        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._received)
+        self.over = self._watching = False
+        call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._received)
 
     def answer(self, data: bytes | None, error: BaseException | None) -> None:
         """Send the answer or the refusal, and end the call; on any thread."""
-        with self._lock:
-            if self._over:
+        with _ENDING:
+            if self.over:
                 return
-            self._over = True
+            self.over = True
         operations = [cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)]
         if data is not None:
             operations.append(cygrpc.SendMessageOperation(data, _NO_FLAGS))
@@ -66,17 +71,14 @@ class FastCall:
             operations.append(_refusal(error))
         if not self._watching:
             operations.append(cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
-        self._call.start_server_batch(operations, self._sent)
+        self._call.start_server_batch(operations, self._ended)
 
     def watch(self) -> None:
         """Listen for the caller to go away, if the call was not answered yet."""
-        with self._lock:
-            if not self._over:
+        with _ENDING:
+            if not self.over:
                 self._watching = True
                 self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._closed)
-
-    def _sent(self, event: Any) -> None:
-        self._ended()
 
     def _received(self, event: Any) -> None:
         data = event.batch_operations[0].message()
@@ -84,7 +86,7 @@ class FastCall:
         try:
             if data is None or fast is None:
                 raise RequestError("The message: expected one, got none.", remedy="Send a request.")
-            self._begun = fast.begin(parse(self._method, data), Call(self._deadline), self.answer)
+            self._begun = fast.begin(parse(self._method, data), self, self.answer)
         except Exception as error:
             self.answer(None, error)
             return
@@ -93,11 +95,11 @@ class FastCall:
     def _closed(self, event: Any) -> None:
         if not event.batch_operations[0].cancelled():
             return
-        with self._lock:
-            over, self._over = self._over, True
+        with _ENDING:
+            over, self.over = self.over, True
         if not over and self._method.fast is not None:
             self._method.fast.cancel(self._begun)
-            self._ended()
+            self._ended(event)
 
 
 class CoroutineCall:
@@ -107,10 +109,12 @@ class CoroutineCall:
         event: Its arrival.
         method: What it asks for.
         loop: Where its handler runs.
-        ended: Told on the serving thread when it is over.
+        ended: Called back on the serving thread when it is over.
     """
 
-    def __init__(self, event: Any, method: Method, loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, event: Any, method: Method, loop: asyncio.AbstractEventLoop, ended: Callable[[Any], None]
+    ) -> None:
         self._call = event.call
         self._method = method
         self._loop = loop
@@ -127,7 +131,7 @@ class CoroutineCall:
             self._task = self._loop.create_task(self._serve())
 
     def _closed(self, event: Any) -> None:
-        self._ended()
+        self._ended(event)
         if event.batch_operations[0].cancelled():
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._cancel)

@@ -7,7 +7,6 @@ releases that were tested, and to machines on which it answers a call of its own
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -50,10 +49,12 @@ class CqEngine:
         self._methods: dict[str, Method] = {
             f"/{service.name}/{name}": method for service in services for name, method in service.methods.items()
         }
+        self._by_wire = {name.encode(): method for name, method in self._methods.items()}
         found = [method.fast for method in self._methods.values() if method.fast is not None]
         self._fast: list[Fast] = list(dict.fromkeys(found))
         self._address = address
         self._tls = tls
+        self._guarded = tls is not None and bool(tls.client_ca)
         self._limit = max_message_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fresh: list[FastCall] = []
@@ -61,7 +62,6 @@ class CqEngine:
         self._stopping = False
         self._active = 0
         self._idle = threading.Event()
-        self._idle.set()
         self._thread = threading.Thread(target=self._main, name="serving", daemon=True)
         self._queue: Any = None
         self._server: Any = None
@@ -96,7 +96,8 @@ class CqEngine:
         if self._server is None or not self._thread.is_alive():
             return
         self._stopping = True
-        self._idle.wait(grace_s)
+        if self._active:
+            self._idle.wait(grace_s)
         self._server.shutdown(self._queue, self._shut_down)
         self._server.cancel_all_calls()
         self._stopped.wait(_ABANDON_S)
@@ -117,27 +118,25 @@ class CqEngine:
         poll = self._queue.poll
         while True:
             event = poll()
-            while event.completion_type != _TIMEOUT:
-                if event.completion_type == _SHUTDOWN:
+            while (kind := event.completion_type) != _TIMEOUT:
+                if kind == _SHUTDOWN:
                     return
-                self._dispatch(event)
+                try:
+                    event.tag(event)
+                except Exception as error:
+                    refusal_of(error)  # writes it to the log, without the values that its text may hold
                 event = None
-                if self._full():
+                if self._fresh and self._full():
                     break
                 event = poll(_PAST)
-            self._flush()
+            if self._fresh:
+                self._flush()
 
     def _full(self) -> bool:
         for fast in self._fast:  # noqa: SIM110 (a generator for each event costs more than all the rest of the loop)
             if fast.full:
                 return True
         return False
-
-    def _dispatch(self, event: Any) -> None:
-        try:
-            event.tag(event)
-        except Exception as error:
-            refusal_of(error)  # writes it to the log, without the values that its text may hold
 
     def _flush(self) -> None:
         for fast in self._fast:
@@ -146,34 +145,35 @@ class CqEngine:
             except Exception as error:
                 refusal_of(error)
         for call in self._fresh:
-            call.watch()
+            if not call.over:
+                call.watch()
         self._fresh.clear()
 
     def _called(self, event: Any) -> None:
         if not event.success or self._server is None:
             return
-        with contextlib.suppress(ValueError):  # the server began to shut down meanwhile
+        try:
             self._server.request_call(self._queue, self._queue, self._called)
+        except ValueError:
+            return  # the server began to shut down meanwhile
         name = event.call_details.method
-        method = self._methods.get(name.decode() if isinstance(name, bytes) else name)
+        method = self._by_wire.get(name) or self._methods.get(name)
         if method is None:
             reject(event.call, 12, f"There is no method {name!r} here.")
         elif self._stopping:
             refusal = refusal_of(NotReadyError("The agent is stopping.", remedy="Ask it again once it is back."))
             reject(event.call, refusal.code.value[0], refusal.message)
-        elif (denied := self._denied(event.call, method)) is not None:
+        elif self._guarded and (denied := self._denied(event.call, method)) is not None:
             refusal = refusal_of(denied)
             reject(event.call, refusal.code.value[0], refusal.message)
         elif method.fast is not None:
-            self._began()
+            self._active += 1
             FastCall(event, method, self._fresh, self._ended)
         elif self._loop is not None:
-            self._began()
+            self._active += 1
             CoroutineCall(event, method, self._loop, self._ended)
 
     def _denied(self, call: Any, method: Method) -> ForbiddenError | None:
-        if self._tls is None or not self._tls.client_ca:
-            return None
         try:
             known = cygrpc.auth_context(call) or {}
             check_role(method, {name.decode(): values for name, values in known.items()})
@@ -181,14 +181,9 @@ class CqEngine:
             return error
         return None
 
-    def _began(self) -> None:
-        self._active += 1
-        if self._active == 1:
-            self._idle.clear()
-
-    def _ended(self) -> None:
+    def _ended(self, event: Any) -> None:
         self._active -= 1
-        if not self._active:
+        if self._stopping and not self._active:
             self._idle.set()
 
     def _shut_down(self, event: Any) -> None:

@@ -9,7 +9,7 @@ from hyle_protos.inference import inference_pb2 as pb
 
 from hyle_agent.address import Address
 from hyle_agent.cq_engine import CqEngine
-from hyle_agent.engine import Answer, Call, Method, Service
+from hyle_agent.engine import Answer, Call, Caller, Method, Service
 from hyle_agent.errors import NotReadyError
 
 __all__ = ["answers"]
@@ -26,7 +26,7 @@ class _Echo:
         self._begun: list[tuple[bytes, Answer]] = []
         self.full = False
 
-    def begin(self, request: Any, call: Call, answer: Answer) -> None:
+    def begin(self, request: Any, call: Caller, answer: Answer) -> None:
         self._begun.append((pb.ModelInferResponse(id=request.id).SerializeToString(), answer))
 
     def flush(self) -> None:

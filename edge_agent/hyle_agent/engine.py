@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from hyle_agent.errors import RequestError
 
-__all__ = ["Answer", "Call", "Engine", "Fast", "Method", "Role", "Service", "parse", "serialize"]
+__all__ = ["Answer", "Call", "Caller", "Engine", "Fast", "Method", "Role", "Service", "parse", "serialize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,15 @@ class Call:
     """What a handler may know of its caller; `deadline` is `time.monotonic()` at which nobody waits any more."""
 
     deadline: float | None
+
+
+class Caller(Protocol):
+    """Anything that knows what a `Call` does."""
+
+    @property
+    def deadline(self) -> float | None:
+        """See `Call`."""
+        ...
 
 
 Role = Literal["query", "operate"]
@@ -35,7 +44,7 @@ class Fast(Protocol):
         """Whether a flush is due although more may have come."""
         ...
 
-    def begin(self, request: Any, call: Call, answer: Answer) -> Any:
+    def begin(self, request: Any, call: Caller, answer: Answer) -> Any:
         """Check a request and keep it for the next flush.
 
         Args:

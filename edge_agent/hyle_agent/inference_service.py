@@ -12,7 +12,7 @@ from hyle_protos.inference import inference_pb2 as pb
 from hyle_agent import metadata
 from hyle_agent.batching import Gatherer, Waiting
 from hyle_agent.device_thread import DeviceThread
-from hyle_agent.engine import Answer, Call, Method, Service
+from hyle_agent.engine import Answer, Call, Caller, Method, Service
 from hyle_agent.errors import NotFoundError, NotReadyError, RequestError
 from hyle_agent.inference import prepare, respond
 from hyle_agent.models import Models
@@ -74,7 +74,7 @@ class InferenceService:
         """Whether a whole batch waits; contract: `Fast.full`."""
         return self._gatherer.full
 
-    def begin(self, request: pb.ModelInferRequest, call: Call, answer: Answer) -> Waiting:
+    def begin(self, request: pb.ModelInferRequest, call: Caller, answer: Answer) -> Waiting:
         """Check a request and let it wait for the next flush; contract: `Fast.begin`."""
         arrived = time.perf_counter()
         try:

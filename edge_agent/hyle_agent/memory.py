@@ -10,6 +10,7 @@ from pathlib import Path
 __all__ = ["give_back"]
 
 _DONT_NEED = 4
+_RARELY = (10_000, 20, 20)
 _MAPS = Path("/proc/self/maps")
 
 
@@ -18,7 +19,11 @@ def give_back() -> None:
 
     Code pages are clean copies of files: those still needed come back from the page cache at their next use.
     """
+    gc.unfreeze()
     gc.collect()
+    # What is alive now stays: looking through it again and again would only make requests wait.
+    gc.freeze()
+    gc.set_threshold(*_RARELY)
     try:
         libc = ctypes.CDLL(None)
         libc.malloc_trim(ctypes.c_size_t(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Sequence
 from itertools import accumulate
 
 __all__ = ["Histogram", "ModelStatistics"]
@@ -25,12 +26,14 @@ class Histogram:
         self.count = 0
         self.total_s = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one latency, in seconds; what lies outside the range counts at its end."""
-        octave = math.log2(max(seconds, _FLOOR_S) / _FLOOR_S)
-        self._counts[min(int(octave * _PER_OCTAVE), _BUCKETS - 1)] += 1
-        self.count += 1
-        self.total_s += seconds
+    def add(self, seconds: Sequence[float]) -> None:
+        """Count latencies, in seconds; what lies outside the range counts at its end."""
+        counts = self._counts
+        for one in seconds:
+            bucket = int(_PER_OCTAVE * math.log2(one / _FLOOR_S)) if one > _FLOOR_S else 0
+            counts[bucket if bucket < _BUCKETS else _BUCKETS - 1] += 1
+        self.count += len(seconds)
+        self.total_s += sum(seconds)
 
     def quantile(self, fraction: float) -> float:
         """Return the latency in seconds that `fraction` of all did not exceed, NaN before the first."""
@@ -64,37 +67,38 @@ class ModelStatistics:
         with self._lock:
             self.waiting += 1
 
-    def left(self) -> None:
-        """Count it no longer."""
-        with self._lock:
-            self.waiting -= 1
-
-    def answered(self, *, latency_s: float, waited_s: float, computed_s: float, samples: int, energy_j: float) -> None:
-        """Count one answer.
+    def answered(self, arrived: Sequence[float], began: float, ended: float, *, samples: int, energy_j: float) -> None:
+        """Count the answers of one batch, which wait no longer.
 
         Args:
-            latency_s: From arrival to answer, seconds.
-            waited_s: The part of it spent waiting for the device.
-            computed_s: The part of it spent on the device.
+            arrived: When each request came, seconds of one clock.
+            began: When the device began with them.
+            ended: When it had done.
             samples: Samples in the batch.
             energy_j: Their estimated energy, joules.
         """
         with self._lock:
-            self._seen()
-            self.latency.add(latency_s)
-            self.waited.add(waited_s)
-            self.computed.add(computed_s)
+            self.requests += len(arrived)
+            self.waiting -= len(arrived)
+            self.last_request_s = time.time()
+            self.latency.add([ended - one for one in arrived])
+            self.waited.add([began - one for one in arrived])
+            self.computed.add([(ended - began) / len(arrived)] * len(arrived))
             self.samples += samples
             self.energy_j += energy_j
 
-    def failed(self, latency_s: float, *, broken: bool = False) -> None:
-        """Count one request that got no answer; `broken` if that is the program's fault and nobody else's."""
+    def failed(self, latency_s: float, *, waited: bool = False, broken: bool = False) -> None:
+        """Count one request that got no answer.
+
+        Args:
+            latency_s: From arrival to refusal, seconds.
+            waited: It is one that had `entered`.
+            broken: That is the program's fault and nobody else's.
+        """
         with self._lock:
-            self._seen()
+            self.requests += 1
+            self.waiting -= waited
+            self.last_request_s = time.time()
             self.errors += 1
             self.broken += broken
             self.failed_s += latency_s
-
-    def _seen(self) -> None:
-        self.requests += 1
-        self.last_request_s = time.time()

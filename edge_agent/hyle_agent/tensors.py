@@ -75,7 +75,7 @@ def encode(values: Array, name: str) -> bytes:
     """Return an output's raw contents: row-major, little-endian."""
     kind = DATATYPES[name]
     if kind.name != BYTES:
-        return np.ascontiguousarray(values, dtype=kind.element).tobytes()
+        return (values if values.dtype == kind.element else values.astype(kind.element)).tobytes()
     parts = [item if isinstance(item, bytes) else str(item).encode() for item in np.asarray(values).ravel().tolist()]
     return b"".join(struct.pack("<I", len(part)) + part for part in parts)
 
