@@ -65,8 +65,10 @@ class NotReadyError(InternalError):
 class MaintenanceError(NotReadyError):
     """A model whose device is lent; `retry_after_s` says when to ask again."""
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
-        super().__init__(message, remedy="Ask again then, or see `hyle status`.")
+    def __init__(
+        self, message: str, *, remedy: str = "Ask again then, or see `hyle status`.", retry_after_s: float = 1.0
+    ) -> None:
+        super().__init__(message, remedy=remedy)
         self.retry_after_s = retry_after_s
 
 
