@@ -102,6 +102,7 @@ def evaluate_folder(
     seeds: Sequence[int],
     threads: int = 0,
     progress: Callable[[str], None] = lambda text: None,
+    watch: Callable[[int, float, Body], None] = lambda number, age_s, body: None,
 ) -> Evaluation:
     """Run every instance at every age, each corrected as the bundle says.
 
@@ -116,6 +117,7 @@ def evaluate_folder(
         seeds: One instance each.
         threads: Threads for one operator; 0 for all cores.
         progress: Told what is being done.
+        watch: Shown every instance (its number from 0) at every age (in seconds), programmed and corrected.
     """
     programming, golden = tensor_file(folder / "programming.safetensors"), tensor_file(folder / "golden.safetensors")
     found: dict[float, list[tuple[float, float]]] = {age: [] for age in ages_s}
@@ -128,6 +130,7 @@ def evaluate_folder(
             driver.advance(age)
             with _seeded_noise(seed, age):
                 body.recalibrate()
+            watch(number, age, body)
             answers = run_batches(body, samples, manifest.outputs[0].name)
             found[age].append((score(answers, labels), body.self_test().residual))
         driver.close()

@@ -32,6 +32,7 @@ from hyle_compiler.errors import ModelError, OutputError, PlacementError, Verifi
 from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_body, run_batches, score
 from hyle_compiler.fitting.graph import read_fit
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
+from hyle_compiler.layer_quality import LayerQuality
 from hyle_compiler.lower_opset import lower_opset
 from hyle_compiler.partition import Partition, partition
 from hyle_compiler.place import place
@@ -198,11 +199,18 @@ def _compile(
             report |= {"device": attached.as_json()}
     (folder / "profile.toml").write_bytes(profile_text)
     (folder / "report.json").write_bytes(reports.write_json(report))
-    (folder / "report.html").write_bytes(reports.render_html(report))
+    progress("drawing the report")
+    (folder / "report.html").write_bytes(_page(report))
     progress("writing the bundle")
     files = {name: folder / name for name in (PROGRAMMING, GOLDEN, "profile.toml", "report.json", "report.html")}
     bundle_digest = write_bundle(out, verified, {**files, **lowered.files}, key)
     return Compiled(out, bundle_digest, verified, report)
+
+
+def _page(report: dict[str, Any]) -> bytes:
+    from hyle_compiler.page import render
+
+    return render(report)
 
 
 def _fresh(path: Path, profile: Profile, given: Mapping[str, BoundTwin]) -> ir.Model:
@@ -339,21 +347,32 @@ def _verify(
     top = answers[:count].reshape(count, -1, answers.shape[-1])[:, 0].argmax(-1)
     labels = top if some.labels is None else some.labels.reshape(count)
     progress("verifying on the exact twin")
-    nominal = run_batches(exact_body(folder, manifest, profile, fused=False), some, first)
+    perfect = exact_body(folder, manifest, profile, fused=False)
+    nominal = run_batches(perfect, some, first)
     if profile.substrate == "ideal" and not profile.adc.levels:
         _check_ideal(nominal, answers[:count])
     ageless = profile.substrate == "ideal" and not profile.adc.levels
     ages = (0.0,) if ageless else VERIFY_AGES_S
     instances = 1 if ageless and not manifest.boxes else options.instances
     seeds = range(options.seed, options.seed + instances)
+    quality = LayerQuality(folder, perfect, some, ages[len(ages) // 2])
     evaluation = evaluate_folder(
-        folder, manifest, profile, some, labels, metric=metric, ages_s=ages, seeds=list(seeds), progress=progress
+        folder,
+        manifest,
+        profile,
+        some,
+        labels,
+        metric=metric,
+        ages_s=ages,
+        seeds=list(seeds),
+        progress=progress,
+        watch=quality.watch,
     )
     report = reports.build_report(
-        name=manifest.name,
+        manifest=manifest,
         profile=profile,
-        layers=manifest.layers,
         calibrated=calibrated,
+        quality=quality,
         digital=parts.digital,
         float_score=score(answers[:count], labels),
         exact_score=score(nominal, labels),

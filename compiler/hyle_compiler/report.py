@@ -1,38 +1,45 @@
-"""The report that travels in the bundle: `report.json`, and `report.html` drawn from it."""
+"""What `report.json` says; `hyle_compiler.page` draws `report.html` from it."""
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from hyle_bundle.manifest import Layer
+from hyle_bundle.manifest import Layer, Manifest
 from hyle_substrates.profile import Profile
 
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.durations import format_duration
+from hyle_compiler.layer_quality import LayerQuality
 from hyle_compiler.partition import Digital
 
 WARN_POINTS = 2.0
+WARN_SNR_DB = 6.0
 
-__all__ = ["build_report", "render_html", "write_json"]
+__all__ = ["build_report", "write_json"]
 
 
 def build_report(
     *,
-    name: str,
+    manifest: Manifest,
     profile: Profile,
-    layers: Sequence[Layer],
     calibrated: Sequence[Calibrated],
+    quality: LayerQuality,
     digital: Sequence[Digital],
     float_score: float,
     exact_score: float,
     evaluation: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Gather what the compiler found, as one JSON document; scores are fractions, times seconds, energies joules."""
+    """Gather what the compiler found, as one JSON document.
+
+    Scores, shares and sensitivities are fractions, times seconds, energies joules, signal-to-noise ratios decibels, one
+    for each age of the calibration.
+    """
+    layers = manifest.layers
+    ages = [age["age_s"] for age in evaluation["ages"]]
     reads = {layer.name: layer.macs / (layer.rows * layer.cols) for layer in layers}
     rows: list[dict[str, Any]] = [
         {
@@ -46,13 +53,23 @@ def build_report(
             "range": layer.range_mode,
             "full_scale": None if measured.dynamic else measured.full_scale,
             "converter_error": measured.error,
+            "utilisation": _utilisation(layer, profile),
+            "snr_db": quality.snr_db(layer.name, ages),
+            "sensitivity": quality.sensitivity(layer.name),
             "latency_s": reads[layer.name] * profile.cost.mvm_latency_s,
             "energy_j": reads[layer.name] * len(layer.tiles) * profile.cost.mvm_energy_j,
         }
         for layer, measured in zip(layers, calibrated, strict=True)
     ]
     return {
-        "model": name,
+        "model": manifest.name,
+        "version": manifest.version,
+        "made": {
+            "compiler": manifest.compiler,
+            "seed": manifest.seed,
+            "compensation": manifest.compensation,
+            "source_sha256": manifest.source_sha256,
+        },
         "target": profile.name,
         "title": profile.title,
         "sources": list(profile.sources),
@@ -62,8 +79,9 @@ def build_report(
         "latency_s": sum(row["latency_s"] for row in rows) or None,
         "energy_j": sum(row["energy_j"] for row in rows) or None,
         "layers": rows,
+        "floor": _floor(layers, profile),
         "digital": [{"node": d.node, "op": d.op_type, "reason": d.reason} for d in digital],
-        "warnings": _warnings(float_score, evaluation),
+        "warnings": [*_accuracy_warnings(float_score, evaluation), *_layer_warnings(rows, ages)],
         "calibration": {"float": float_score, "exact": exact_score, **evaluation},
     }
 
@@ -77,70 +95,69 @@ def _own_macs(layer: Layer, measured: Calibrated) -> int:
     return round(layer.macs * nonzero / matrix.size)
 
 
-def _warnings(float_score: float, evaluation: Mapping[str, Any]) -> list[str]:
-    """What a person should know before relying on this bundle."""
-    found = []
-    for age in evaluation["ages"]:
-        lost = 100 * (float_score - age["mean"])
-        if lost > WARN_POINTS:
-            when = format_duration(age["age_s"])
-            found.append(
-                f"After {when} the twin loses {lost:.1f} points of the float model's {100 * float_score:.1f} %: "
-                "allow more --copies, or choose another target."
-            )
-    return found
+def _used(layer: Layer) -> list[tuple[int, int]]:
+    """Rows and columns that the layer's matrix, with its copies, takes on each of its tiles."""
+    return [
+        (
+            (tile.rows[1] - tile.rows[0]) * layer.blocks[tile.block].row_copies,
+            (tile.cols[1] - tile.cols[0]) * layer.blocks[tile.block].col_copies,
+        )
+        for tile in layer.tiles
+    ]
+
+
+def _utilisation(layer: Layer, profile: Profile) -> float:
+    """Share of the crosspoints of the layer's tiles that hold a weight."""
+    whole = len(layer.tiles) * profile.array.rows * profile.array.cols
+    return sum(rows * cols for rows, cols in _used(layer)) / whole if whole else 0.0
+
+
+def _floor(layers: Sequence[Layer], profile: Profile) -> dict[str, Any]:
+    """Where the layers lie: tiles in order, neighbours alike in one entry, with the rows and columns in use."""
+    tiles: list[dict[str, int]] = []
+    for number, layer in enumerate(layers):
+        for rows, cols in _used(layer):
+            entry = {"layer": number, "rows": rows, "cols": cols}
+            if tiles and {**tiles[-1], "count": 0} == {**entry, "count": 0}:
+                tiles[-1]["count"] += 1
+            else:
+                tiles.append({**entry, "count": 1})
+    return {
+        "rows": profile.array.rows,
+        "cols": profile.array.cols,
+        "tiles_on_chip": profile.array.count or None,
+        "reloadable": profile.array.reloadable,
+        "tiles": tiles,
+    }
+
+
+def _accuracy_warnings(float_score: float, evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
+    """At which ages much of the accuracy is gone."""
+    return [
+        {
+            "message": f"After {format_duration(age['age_s'])} the twin loses {lost:.1f} points of the float model's "
+            f"{100 * float_score:.1f} %.",
+            "remedy": "Allow more --copies, let the model adapt (--adapt auto), set a budget (--max-drop), or choose "
+            "another target.",
+        }
+        for age in evaluation["ages"]
+        if (lost := 100 * (float_score - age["mean"])) > WARN_POINTS
+    ]
+
+
+def _layer_warnings(rows: Sequence[Mapping[str, Any]], ages_s: Sequence[float]) -> list[dict[str, str]]:
+    """Which layers have hardly more signal than noise at the last age."""
+    weak = [row for row in rows if row["snr_db"][-1] is not None and row["snr_db"][-1] < WARN_SNR_DB]
+    return [
+        {
+            "message": f"Layer {row['name']} keeps {row['snr_db'][-1]:.1f} dB of signal over noise after "
+            f"{format_duration(ages_s[-1])}.",
+            "remedy": "Give it more --copies, or set a budget (--max-drop) so that it stays digital if that is better.",
+        }
+        for row in weak
+    ]
 
 
 def write_json(report: Mapping[str, Any]) -> bytes:
     """The report's one form."""
     return (json.dumps(report, indent=2, sort_keys=True) + "\n").encode()
-
-
-def render_html(report: Mapping[str, Any]) -> bytes:
-    """One self-contained page that shows the report."""
-    accuracy = report["calibration"]
-    ages = [
-        [format_duration(a["age_s"]), f"{100 * a['mean']:.2f} %", f"{100 * a['std']:.2f}"] for a in accuracy["ages"]
-    ]
-    layers = [
-        [
-            r["name"],
-            r["op"],
-            f"{r['rows']} × {r['cols']}",
-            r["tiles"],
-            f"{r['macs']:,}",
-            r["range"],
-            f"{100 * r['converter_error']:.2f} %",
-        ]
-        for r in report["layers"]
-    ]
-    digital = [[d["node"], d["op"], d["reason"]] for d in report["digital"]]
-    parts = [
-        f"<h1>{html.escape(report['model'])} on {html.escape(report['target'])}</h1>",
-        f"<p>{html.escape(report['title'])}. {report['tiles']} tiles, {report['macs_on_physics']:,} multiply-"
-        "accumulates an inference on physics.</p>",
-        f"<h2>Accuracy on {accuracy['samples']} calibration samples ({html.escape(accuracy['metric'])})</h2>",
-        f"<p>Float model {100 * accuracy['float']:.2f} %, exact matter {100 * accuracy['exact']:.2f} %.</p>",
-        _table(["age", "mean over instances", "std, points"], ages),
-        "<h2>Layers on physics</h2>",
-        _table(["layer", "operator", "rows × columns", "tiles", "MACs", "input range", "converter error"], layers),
-    ]
-    if digital:
-        parts += ["<h2>Operators with weights that stay digital</h2>", _table(["node", "operator", "because"], digital)]
-    parts += ["<h2>Sources</h2>", f"<p>{html.escape(report['validity'])}</p><ul>"]
-    parts += [f"<li>{html.escape(source)}</li>" for source in report["sources"]] + ["</ul>"]
-    style = (
-        ":root{color-scheme:light dark}"
-        "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "table{border-collapse:collapse}th,td{padding:.3rem .8rem;border-bottom:1px solid #8886;text-align:right}"
-        "th:first-child,td:first-child{text-align:left}"
-    )
-    title = html.escape(f"{report['model']} on {report['target']}")
-    head = f'<head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>'
-    return ('<!doctype html><html lang="en">' + head + "<body>" + "\n".join(parts) + "</body></html>\n").encode()
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th scope='col'>{html.escape(str(cell))}</th>" for cell in columns)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

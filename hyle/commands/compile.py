@@ -281,5 +281,5 @@ def render(result: dict[str, object], console: Console) -> None:
         _render_device(device, accuracy["metric"], console)
     if result["budget"]:
         _render_budget(cast(dict[str, Any], result["budget"]), console)
-    for warning in cast(list[str], result["warnings"]):
-        print(f"warning: {warning}")
+    for warning in cast(list[dict[str, str]], result["warnings"]):
+        print(f"warning: {warning['message']} {warning['remedy']}")

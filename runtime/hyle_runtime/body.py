@@ -11,9 +11,10 @@ import numpy as np
 import onnxruntime as ort
 from hyle_bundle.manifest import Layer, Manifest
 from hyle_errors import InternalError
+from hyle_substrates import io
 from hyle_substrates.deviates import deviates
 from hyle_substrates.driver import Driver, SimulatedMatter
-from hyle_substrates.host import Compensation, HostLayer, compensate, probe_in_steps, unit_codes, unit_probe
+from hyle_substrates.host import Compensation, HostLayer, compensate, probe, probe_in_steps, unit_codes, unit_probe
 
 from hyle_runtime import sessions
 from hyle_runtime.boxes import attached_boxes
@@ -35,6 +36,7 @@ __all__ = ["Body", "SelfTest"]
 Array = np.ndarray[Any, Any]
 PORTION_BYTES = 2**19
 SMALLEST_PORTION = 8
+SIGNAL_PROBES = 64
 SLICE = 32
 
 
@@ -128,7 +130,7 @@ class Body:
         if self._fused:
             self._whole = sessions.start(self._folder / "twin.onnx", threads=self._threads, replace=self._instance())
         elif self._steps is None:
-            self._steps = Steps(self._folder, self.manifest.steps, self._run_layer, self._threads)
+            self._steps = Steps(self._folder, self.manifest.steps, self.run_layer, self._threads)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Answer a batch.
@@ -180,6 +182,17 @@ class Body:
                 targets |= {self._tiles[index]: part for index, part in tile_targets(layer, self._tensors)}
         return np.concatenate([exact_codes(self._profile, targets[tile], asked) for tile in tiles], axis=1)
 
+    def signal_to_noise(self, name: str) -> float:
+        """Power of a layer's exact answers over that of what the corrected device adds, on some of its probes."""
+        host, correction, layer = self._hosts[name], self.corrections[name], self._layers[name]
+        scales, wanted = self._golden.array(layer.probe_scales), self._golden.array(layer.responses)
+        some = slice(None, None, max(1, len(scales) // SIGNAL_PROBES))
+        reads = probe(self._driver, host.blocks, self._codes(layer)[some])
+        got = sum(io.decode(codes, gain) for codes, gain in zip(reads, correction.gain, strict=True))
+        wrong = got * scales[some, None] + (correction.offset - host.offset) - wanted[some]
+        noise = float(np.mean(np.square(wrong, dtype=np.float64)))
+        return float(np.mean(np.square(wanted[some], dtype=np.float64))) / noise if noise else float("inf")
+
     @property
     def whole(self) -> bool:
         """Whether `run` is onnxruntime alone: a twin's graph, or a model without physical layers."""
@@ -217,12 +230,15 @@ class Body:
             units = unit_codes(host.blocks, self._profile.dac.levels)
             now = yield from probe_in_steps(self._driver, host.blocks, units, vectors)
             return compensate(mode, host, before=self._before[layer.name], now=now)
-        codes = self._golden.array(layer.probes)
-        codes = codes.astype(np.int32) if codes.dtype.kind == "i" else codes
+        codes = self._codes(layer)
         parts = [codes[:, block.start : block.stop] for block in host.blocks]
         answers = yield from probe_in_steps(self._driver, host.blocks, parts, vectors)
         scales, wanted = self._golden.array(layer.probe_scales), self._golden.array(layer.responses)
         return compensate(mode, host, now=answers, scales=scales, wanted=wanted)
+
+    def _codes(self, layer: Layer) -> Array:
+        codes = self._golden.array(layer.probes)
+        return codes.astype(np.int32) if codes.dtype.kind == "i" else codes
 
     def _instance(self) -> dict[str, Array]:
         matter = cast(SimulatedMatter, self._driver)
@@ -240,7 +256,13 @@ class Body:
                 replace |= instance_weights(layer, index, weights)
         return replace
 
-    def _run_layer(self, name: str, known: dict[str, Any]) -> None:
+    def run_layer(self, name: str, known: dict[str, Any]) -> None:
+        """Run one layer on the device as it was last corrected: its input is among the known values, its output joins.
+
+        Args:
+            name: The layer.
+            known: Values by name, in the operators' layouts.
+        """
         if self._boxes is not None and self._boxes.run(name, known):
             return
         layer = self._layers[name]

@@ -95,14 +95,16 @@ def test_onnxruntime_does_not_report_to_its_makers(room, tmp_path):
     Its identifier and queue in the user's cache folder are the sign of it.
     """
     silent = {"ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "XDG_CACHE_HOME"}
-    environment = {name: value for name, value in os.environ.items() if name not in silent} | {"HOME": str(tmp_path)}
+    environment = {name: value for name, value in os.environ.items() if name not in silent}
+    environment |= {"HOME": str(tmp_path / "home"), "MPLCONFIGDIR": str(tmp_path / "matplotlib")}
+    (tmp_path / "home").mkdir()
     script = "import importlib, sys\nfor name in sys.argv[2:]: importlib.import_module(name)\n"
     script += "import onnxruntime\nonnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
     model = ROOT / "tests" / "data" / "digits_mlp" / "model.onnx"
     command = [sys.executable, "-c", script, str(model), *modules(room)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("word", ["utils", "helpers", "common", "manager", "misc"])
