@@ -1,42 +1,63 @@
-"""What a command says to a person: progress and messages to stderr, tables to stdout, silent under `--json`."""
+"""What a command says to a person: progress and messages to stderr, tables to stdout, which `--json` silences."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 
+from hyle.bar import Bar
+
 __all__ = ["Console"]
+
+EVERY_S = 5.0
 
 
 class Console:
     """Messages and progress on stderr, tables on stdout.
 
     Args:
-        quiet: Say nothing (the caller asked for JSON and reads stdout only).
+        quiet: Print no tables: the caller asked for JSON, and stdout is for the one document.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self._last = ""
+        self._said_s = 0.0
+        self._bar: Bar | None = None
 
     def say(self, text: str) -> None:
         """Print one line."""
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+        self.done()
+        print(text, file=sys.stderr, flush=True)
 
     def progress(self, text: str) -> None:
-        """Say what is being done now: on a terminal over the last such line, else once for all before a colon."""
-        if self.quiet:
-            return
+        """Say what is being done now.
+
+        On a terminal over the last such line, as a bar where the text carries numbers (`hyle_compiler.progress`). Else
+        once for all before a colon, and with numbers every few seconds.
+        """
+        total = getattr(text, "total", None)
         if sys.stderr.isatty():
+            if total is not None:
+                self._bar = self._bar or Bar()
+                self._bar.show(text)
+                return
+            self.done()
             print(f"\r\x1b[2K{text[:200]}", end="", file=sys.stderr, flush=True)
-        elif (kind := text.partition(":")[0]) != self._last:
-            self._last = kind
-            print(kind, file=sys.stderr, flush=True)
+            return
+        kind, now = text.partition(":")[0], time.monotonic()
+        due = total is not None and now - self._said_s >= EVERY_S
+        if kind != self._last or due:
+            self._last, self._said_s = kind, now
+            print(text if total is not None else kind, file=sys.stderr, flush=True)
 
     def done(self) -> None:
         """End the progress line."""
-        if not self.quiet and sys.stderr.isatty():
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.stop()
+        elif sys.stderr.isatty():
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

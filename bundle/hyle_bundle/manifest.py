@@ -205,13 +205,15 @@ class MeasuredOn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """The very device that a bundle was calibrated or adapted on.
 
     `identity` is the device's own word, `profile_sha256` the digest of the profile that it gave, `at` when (UTC,
-    `2026-01-31T12:00:00Z`), `method` what was done: `calibrate`, or a training method's name.
+    `2026-01-31T12:00:00Z`), `method` what was done: `calibrate`, or a training method's name. `first_tile` is the
+    device's tile that was the bundle's tile 0.
     """
 
     identity: Name
     profile_sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     at: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")]
     method: Name
+    first_tile: Count = 0
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

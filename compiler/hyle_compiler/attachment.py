@@ -26,6 +26,7 @@ from hyle_compiler.errors import PlacementError
 from hyle_compiler.evaluate import run_batches, score, tensor_file
 from hyle_compiler.golden import GOLDEN
 from hyle_compiler.measured import measure
+from hyle_compiler.progress import Advance
 from hyle_compiler.samples import Samples
 from hyle_compiler.tensors import PROGRAMMING
 
@@ -105,10 +106,19 @@ class Attachment:
         text = f"{bound.derivation}; times {ratio:.3g}, by which the attached device's residual exceeds theirs"
         return msgspec.structs.replace(manifest, golden=Golden(bound.samples, bound.tolerance * ratio, text))
 
+    def counting(self, progress: Callable[[str], None]) -> Callable[[str], None]:
+        """Let progress tell how many vectors the device was driven by."""
+
+        def told(text: str) -> None:
+            progress(text.on_device(self.driver.vectors) if isinstance(text, Advance) else text)
+
+        return told
+
     def signed(self, manifest: Manifest, method: str) -> Manifest:
         """Say in the manifest which device was measured."""
         at = self.since.strftime("%Y-%m-%dT%H:%M:%SZ")
-        told = MeasuredOn(self.device.identity, profile_digest(self.device.profile), at, method)
+        digest, first = profile_digest(self.device.profile), self.driver.terms.first_tile
+        told = MeasuredOn(self.device.identity, digest, at, method, first)
         return msgspec.structs.replace(manifest, measured_on=told)
 
     def as_json(self) -> dict[str, Any]:
@@ -123,6 +133,8 @@ class Attachment:
             "serving_meanwhile": terms.serving,
             "layers": self.layers,
             **self.proven,
+            "vectors": self.driver.vectors,
+            "tiles_written": self.driver.writes,
             "reconnections": self.driver.reconnections,
             "notes": self.notes,
         }

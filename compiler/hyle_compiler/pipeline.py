@@ -272,6 +272,7 @@ def _adapted(
     )
     if attached is not None:
         attached.learned = True
+        progress = attached.counting(progress)
     return adapt(
         folder,
         model,

@@ -17,7 +17,7 @@ from hyle_substrates.driver import Device, Driver
 from hyle_agent import disk
 from hyle_agent.device_thread import DeviceThread
 from hyle_agent.errors import ConflictError, NotReadyError, SelfTestError, StoreError
-from hyle_agent.measured import notice_of
+from hyle_agent.measured import notice_of, preferred_tile
 from hyle_agent.models import Loaded, Tested
 from hyle_agent.program import Array, Load
 from hyle_agent.tiles import Span, TileMap, tiles_needed, window
@@ -146,14 +146,14 @@ class SlotLoader:
         """
         self.check_lent()
         manifest = self.admit_folder(folder, digest).manifest
-        span = self.tiles.claim(tiles_needed(manifest))
+        span = self.tiles.claim(tiles_needed(manifest), preferred_tile(manifest, self.described))
 
         def program(driver: Driver) -> Loaded:
             made = self.make(folder, manifest, window(driver, span), threads=self.threads)
             simulated = "twin" if self.described.simulated else "hardware"
             physical = bool(made.tiles or manifest.boxes)
             kind = simulated if physical else "digital"
-            notice = notice_of(manifest, self.described)
+            notice = notice_of(manifest, self.described, span.start)
             return Loaded(digest, manifest, made, span, kind, folder, on_device=physical, notice=notice)
 
         try:

@@ -38,12 +38,15 @@ class TileMap:
         """Tiles that are given out."""
         return sum(span.count for span in self._given)
 
-    def claim(self, count: int) -> Span:
-        """Give out the first free span of `count` tiles.
+    def claim(self, count: int, preferred: int | None = None) -> Span:
+        """Give out a span of `count` tiles: from `preferred` on if that is free, else the first that is.
 
         Raises:
             ConflictError: No such span is free.
         """
+        if preferred is not None and count and self._is_free(Span(preferred, count)):
+            self._given.append(Span(preferred, count))
+            return self._given[-1]
         start = 0
         for span in sorted(self._given, key=lambda given: given.start):
             if span.start - start >= count:
@@ -57,6 +60,12 @@ class TileMap:
         if count:
             self._given.append(claimed)
         return claimed
+
+    def _is_free(self, wanted: Span) -> bool:
+        end = wanted.start + wanted.count
+        return end <= self.tiles and all(
+            end <= given.start or given.start + given.count <= wanted.start for given in self._given
+        )
 
     def free(self, span: Span) -> None:
         """Take a span back."""

@@ -65,13 +65,15 @@ class LeasedDriver:
 
     Attributes:
         terms: What was lent.
+        vectors: Vectors that the device was driven by.
+        writes: Tiles that were written.
         reconnections: How often the connection was lost and made again.
         restored: After `close`: how each model that was off the device came back, in the agent's words.
     """
 
     def __init__(self, channel: Callable[[], grpc.Channel], opened: pb.Lease, timeout_s: float) -> None:
         self.terms = Terms(opened.first_tile, opened.tiles, opened.serving, opened.renew_every_s or 1.0, opened.grace_s)
-        self.reconnections = 0
+        self.reconnections = self.vectors = self.writes = 0
         self.restored: tuple[str, ...] = ()
         self._channel, self._token = channel, opened.token
         self._writes: dict[int, int] = {}
@@ -96,12 +98,14 @@ class LeasedDriver:
     def program(self, tile: int, targets: Codes) -> ProgramReport:
         """Write one tile, once, however often the connection is lost. Contract: `Driver.program`."""
         self._writes[tile] = self._writes.get(tile, 0) + 1
+        self.writes += 1
         return self._patiently(lambda: self._attached.program(tile, targets))
 
     def apply(self, tiles: Sequence[int], codes: Codes) -> Codes:
         """Drive and read, in messages of at most 4 MiB. Contract: `Driver.apply`."""
         width = max(codes.shape[-1] if codes.ndim == 2 else 1, self._attached.width(tiles))
         step = max(1, MOST_BYTES // (4 * max(1, width)))
+        self.vectors += len(codes)
         if len(codes) <= step:
             return self._patiently(lambda: self._attached.apply(tiles, codes))
         parts = [codes[start : start + step] for start in range(0, len(codes), step)]

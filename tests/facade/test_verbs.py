@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hyle_compiler.progress import Advance
 
 import hyle
 from hyle.cli import main
@@ -37,7 +38,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     assert main([*arguments, "--json"]) == 0
     said = capsys.readouterr()
-    assert said.err == ""
+    assert "error" not in said.err
     found: dict[str, Any] = json.loads(said.out)
     return found
 
@@ -170,9 +171,37 @@ def test_progress_overwrites_itself_on_a_terminal_only(
     console.progress("again")
     console.done()
     assert "\r" in capsys.readouterr().err
+
+
+def test_under_json_stdout_is_for_the_document_and_stderr_for_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     quiet = Console(quiet=True)
     quiet.progress("x")
-    quiet.say("x")
+    quiet.say("y")
     quiet.table("x", ["a"], [["b"]])
     quiet.done()
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "x\ny\n")
+
+
+def advance(done: int) -> Advance:
+    return Advance("adapting", done=done, total=4, loss=0.5, best=0.25, passes=100 * done, accuracy=0.96)
+
+
+def test_training_is_told_line_by_line_and_drawn_as_a_bar_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console()
+    for done in range(1, 4):
+        console.progress(advance(done))
+    line = "adapting: step 1 of 4, loss 0.5000, best held-out 0.2500, accuracy 96.00 %, 100 passes"
+    assert capsys.readouterr().err.splitlines() == [line]  # the next one is due in seconds
+    monkeypatch.setattr("hyle.console.EVERY_S", 0.0)
+    console.progress(advance(4).on_device(7))
+    assert capsys.readouterr().err.endswith("400 passes, 7 vectors on the device\n")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
+    console.progress(advance(2))
+    console.done()
+    drawn = capsys.readouterr().err
+    assert "loss 0.5000" in drawn
+    assert "200 passes" in drawn

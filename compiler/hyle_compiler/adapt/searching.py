@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from hyle_compiler.adapt.checkpoint import Checkpoint
 from hyle_compiler.adapt.method import Adapted, AdaptError, Outcome, Task
 from hyle_compiler.adapt.segments import DeviceLayers, Segments, matter_of
+from hyle_compiler.progress import Advance
 from hyle_compiler.samples import Samples
 
 __all__ = ["Search", "loss_of"]
@@ -52,7 +54,11 @@ class Search:
         self._began = time.monotonic()
         self._best, self._least = np.zeros(self.size), math.inf
         self._rng = rng
+        self._checkpoint = Checkpoint(task)
+        kept = self._checkpoint.read()
         self.consider(np.zeros(self.size))
+        if kept is not None:
+            self.consider(kept["knobs"])
 
     def batch(self) -> Samples:
         """Some samples to learn from."""
@@ -73,8 +79,18 @@ class Search:
         first = self.history[0]
         if now < self._least:
             self._best, self._least = knobs.copy(), now
-        text = f"adapting: loss {now:.4f}, best {self._least:.4f}, {self.passes} passes"
-        self.task.progress(text)
+            if len(self.history) > 1:
+                self._checkpoint.write({"knobs": self._best})
+        self.task.progress(
+            Advance(
+                "adapting",
+                done=len(self.history) - 1,
+                total=0,
+                loss=now,
+                best=self._least,
+                passes=self.passes,
+            )
+        )
         if not math.isfinite(now) or now > DIVERGED * max(first, 1.0):
             self.outcome: Outcome = "diverged"
             return False

@@ -6,16 +6,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from hyle_substrates.driver import DeviceError
 
+from hyle_compiler.adapt.checkpoint import Checkpoint
 from hyle_compiler.adapt.matter import Drawn
 from hyle_compiler.adapt.method import Adapted, AdaptError, Augment, Outcome, Task
 from hyle_compiler.adapt.torch_view import Matter, PhysicalLayer, TorchView, torch_view
+from hyle_compiler.progress import Advance
 
 __all__ = ["Batch", "Descent", "Loop", "Trainer", "clip_columns", "objective", "schedule"]
 
@@ -77,6 +78,8 @@ class Loop:
         self.epochs = task.budget.epochs or epochs
         self.passes = 0
         self.history: list[float] = []
+        self.accuracy: float | None = None
+        self._checkpoint = Checkpoint(task)
         self._began, self._done, self._resumed = time.monotonic(), 0, False
         self._order = np.random.default_rng(task.seed)
         names = [str(value.name) for value in task.model.graph.inputs]
@@ -179,7 +182,7 @@ class Loop:
             twin: Makes a device from a source of draws and an age; the task's own twin by default.
         """
         batch = self.batch(self._kept)
-        losses = []
+        losses, right = [], []
         noise = torch.random.get_rng_state()
         with torch.no_grad():
             for number, age in enumerate(REFERENCE_AGES_S):
@@ -187,8 +190,12 @@ class Loop:
                 generator = torch.Generator().manual_seed(self.task.seed + 1000 + number)
                 matter = twin(generator, age) if twin else self._twin(generator, age)
                 with self.view.on(matter):
-                    losses.append(float(objective(self.view.logits(*batch.inputs), batch)))
+                    logits = self.view.logits(*batch.inputs)
+                    losses.append(float(objective(logits, batch)))
+                    wanted = batch.teacher.argmax(-1) if batch.labels is None else batch.labels
+                    right.append(float((logits.argmax(-1) == wanted).float().mean()))
         torch.random.set_rng_state(noise)
+        self.accuracy = float(np.mean(right))
         return float(np.mean(losses))
 
     def _twin(self, generator: torch.Generator, age_s: float) -> Drawn:
@@ -200,8 +207,7 @@ class Loop:
         if not now < loss:
             return best, loss
         best = self._parameters()
-        if self.task.checkpoint is not None:
-            _save(self.task.checkpoint, best)
+        self._checkpoint.write({name: value.numpy() for name, value in best.items()})
         return best, now
 
     def _parameters(self) -> dict[str, Tensor]:
@@ -218,23 +224,17 @@ class Loop:
                 layer.bias.copy_(parameters[f"{layer.name}/bias"])
 
     def _resume(self) -> None:
-        path, done, self._resumed = self.task.checkpoint, self._resumed, True
-        if done or path is None or not path.is_file():
-            return
-        with np.load(path, allow_pickle=False) as file, torch.no_grad():
-            for layer in self.view.physical:
-                matrix = torch.tensor(file[f"{layer.name}/matrix"])
-                if matrix.shape != layer.matrix.shape:
-                    raise AdaptError(f"{path} is of another model.", remedy="Give another checkpoint.")
-                layer.matrix.copy_(matrix)
-                layer.bias.copy_(torch.tensor(file[f"{layer.name}/bias"]))
+        done, self._resumed = self._resumed, True
+        kept = None if done else self._checkpoint.read()
+        if kept is not None:
+            self._put({name: torch.tensor(value) for name, value in kept.items()})
 
     def _tell(self, now: float, best: float) -> None:
-        epoch = -(-self._done * self.epochs // max(1, self.steps))
-        text = f"adapting: epoch {min(epoch, self.epochs)} of {self.epochs}, step {self._done} of {self.steps}"
-        seconds = time.monotonic() - self._began
-        told = f"loss {now:.4f}, best held-out {best:.4f}, {self.passes} passes, {seconds:.0f} s"
-        self.task.progress(f"{text}, {told}")
+        done, total = self._done, max(self.steps, self._done)
+        told = Advance(
+            "adapting", done=done, total=total, loss=now, best=best, passes=self.passes, accuracy=self.accuracy
+        )
+        self.task.progress(told)
 
     def _result(self, best: dict[str, Tensor], loss: float, start: float, outcome: str, notes: list[str]) -> Adapted:
         names = [layer.name for layer in self.view.physical]
@@ -248,13 +248,6 @@ class Loop:
 
 class _StopError(Exception):
     """Leaves the loops."""
-
-
-def _save(path: Path, parameters: dict[str, Tensor]) -> None:
-    scratch = path.with_name(f"{path.name}.new")
-    with scratch.open("wb") as file:
-        np.savez(file, **{name: value.numpy() for name, value in parameters.items()})  # type: ignore[arg-type]
-    scratch.replace(path)
 
 
 def _augmented(x: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
