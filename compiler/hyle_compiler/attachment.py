@@ -44,6 +44,7 @@ class Attachment:
         device: What it said of itself at the beginning.
         since: When that was, UTC.
         learned: Whether something was learned on it that must not be lost should it go away.
+        lost: Whether it went away.
         layers: Measured error of each layer, beside the one expected from the profile.
         notes: What a person should know.
         proven: Scores and residuals of the compiled model on the device.
@@ -53,6 +54,7 @@ class Attachment:
     device: Device
     since: datetime
     learned: bool = False
+    lost: bool = False
     layers: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     proven: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +65,8 @@ class Attachment:
         Raises:
             DeviceError: It does not answer, and nothing was learned on it before.
         """
+        if self.lost:
+            return calibrated
         try:
             found = measure(calibrated, seen, profile, self.driver)
         except DeviceError as error:
@@ -87,6 +91,8 @@ class Attachment:
         """
         programming, golden = tensor_file(folder / PROGRAMMING), tensor_file(folder / GOLDEN)
         scores, residuals = [], []
+        if self.lost:
+            return manifest
         try:
             for _ in range(WRITES):
                 body = Body(folder, manifest, programming, golden, self.driver)
@@ -94,7 +100,7 @@ class Attachment:
                 scores.append(score(run_batches(body, samples, manifest.outputs[0].name), labels))
                 residuals.append(body.self_test().residual)
         except DeviceError as error:
-            self._went_away(error, "the bundle was not run on it")
+            self._went_away(error, "ranges were measured")
             return manifest
         mean = float(np.mean(residuals))
         self.proven = {"writes": WRITES, "samples": len(samples), "scores": scores, "score": float(np.mean(scores))}
@@ -142,9 +148,8 @@ class Attachment:
     def _went_away(self, error: DeviceError, consequence: str) -> None:
         if not self.learned:
             raise error
-        note = f"the device went away ({error.message}): {consequence}"
-        if note not in self.notes:
-            self.notes.append(note)
+        self.lost = True
+        self.notes.append(f"the device went away ({error.message}): {consequence}, and the bundle was not proven on it")
 
 
 @contextmanager

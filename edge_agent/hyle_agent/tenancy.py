@@ -81,7 +81,7 @@ class Tenancy:
         self._models.lease = lease
         self._loader.lent = lambda: lease.words
         for model in self._models.all():
-            held = [slot for slot, loaded in model.loaded.items() if loaded.span.count]
+            held = [s for s, loaded in model.loaded.items() if loaded.span.count or loaded.manifest.boxes]
             if not held:
                 continue
             if model.serving is not None or model.state.active in held:

@@ -68,6 +68,12 @@ def remote_twin(profile: str = "pcm-hermes") -> Process:
     return Process([sys.executable, str(HERE / "remote_device.py"), "0", profile], 2)
 
 
+def mismatched_twin(profile: str, seed: int, share: float) -> Process:
+    """A twin whose weights', rows' and columns' gains differ from its sheet for good, by a relative deviation."""
+    words = [sys.executable, str(HERE / "mismatched_device.py"), "0", profile, str(seed), str(share)]
+    return Process(words, 2)
+
+
 def scpi_instrument() -> Process:
     return Process([sys.executable, str(HERE / "scpi_instrument.py"), "0"], 2)
 
