@@ -10,7 +10,6 @@ from typing import Literal
 from hyle_substrates.driver import Codes, Driver, ProgramReport
 
 from hyle_agent.errors import LeaseOverError, MaintenanceError
-from hyle_agent.models import Loaded
 from hyle_agent.tiles import Span, window
 
 __all__ = ["Lease", "Restoration", "Serving"]
@@ -41,7 +40,7 @@ class Lease:
         expires: When it is over unless it is renewed.
         span: The tiles that are lent; None before they are.
         serving: What answers inference meanwhile.
-        replaced: By name of each model that was taken off the device, the twin that stands in for it, or None.
+        replaced: Names of the models that were taken off the device and are not back.
         streams: Apply streams that are open.
         why: Why it is over, "" while it is not.
         over: Set when it is.
@@ -55,7 +54,7 @@ class Lease:
     expires: float
     span: Span | None = None
     serving: Serving = "device"
-    replaced: dict[str, Loaded | None] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)
     streams: int = 0
     why: str = ""
     over: asyncio.Event = field(default_factory=asyncio.Event)

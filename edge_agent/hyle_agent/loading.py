@@ -168,8 +168,9 @@ class SlotLoader:
     def load_aside(self, folder: Path, digest: str, driver: Driver) -> Loaded:
         """Program a slot into a driver beside the device's, such as a twin; it has no tiles of the device."""
         manifest = self.admit_folder(folder, digest).manifest
-        made = self._device.call(lambda _: self.make(folder, manifest, driver, threads=self.threads))
-        return Loaded(digest, manifest, made, Span(0, 0), "twin" if made.tiles else "digital")
+        made = self.make(folder, manifest, driver, threads=self.threads)
+        kind = "twin" if made.tiles else "digital"
+        return Loaded(digest, manifest, made, Span(0, 0), kind, folder, on_device=False, aside=True)
 
     def check_lent(self) -> None:
         """Refuse to touch a device that is lent.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
+
+from hyle_substrates.driver import DeviceError
 
 from hyle_agent.errors import ConflictError
 from hyle_agent.lease import Lease, Restoration
 from hyle_agent.loading import SlotLoader
 from hyle_agent.maintenance import MaintenanceConfig
-from hyle_agent.models import Loaded, Model, Models
+from hyle_agent.models import Model, Models
 from hyle_agent.status import refusal_of
 from hyle_agent.store import Store
 from hyle_agent.switch import Switch
@@ -61,10 +64,11 @@ class Tenancy:
             self._loader.tiles.free(lease.span)
             lease.span = None
         self._loader.lent = None
-        told = [self._back(lease, name) for name in list(lease.replaced)]
+        told = [self._back(lease, name) for name in sorted(lease.replaced)]
         if not lease.replaced and self._models.lease is lease:
             self._models.lease = None
-        self._loader.refresh()
+        with contextlib.suppress(DeviceError):
+            self._loader.refresh()
         self._changed()
         return told
 
@@ -85,40 +89,41 @@ class Tenancy:
             if not held:
                 continue
             if model.serving is not None or model.state.active in held:
-                twin = self._stand_in(model)
-                lease.replaced[model.name] = twin
-                model.serving, model.reason = twin, f"lent for maintenance to {lease.holder}"
+                lease.replaced.add(model.name)
+                self._stand_in(model, f"lent for maintenance to {lease.holder}")
             for slot in held:
                 self._switch.evict(model, slot)
         return self._loader.tiles.claim(self._loader.tiles.tiles)
 
-    def _stand_in(self, model: Model) -> Loaded | None:
-        """The active slot on a twin, if that is wanted and works."""
-        if self._config.serve != "twin":
-            return None
-        from hyle_substrates.twin import TwinDriver
+    def _stand_in(self, model: Model, why: str) -> None:
+        """Let the active slot answer from a twin, if that is wanted and works; a fallback that serves goes on."""
+        if model.serving is not None and model.serving is model.fallback:
+            return
+        if self._config.serve == "twin":
+            from hyle_substrates.twin import TwinDriver
 
-        digest = model.state.slots[model.state.active].digest
-        twin = TwinDriver(self._loader.described.profile, self._config.twin_seed)
-        try:
-            return self._loader.load_aside(self._store.folder(model.name, digest), digest, twin)
-        except Exception as error:
-            _LOG.warning("%s has no twin: %s", model.name, refusal_of(error).message)
-            return None
+            digest = model.state.slots[model.state.active].digest
+            twin = TwinDriver(self._loader.described.profile, self._config.twin_seed)
+            try:
+                loaded = self._loader.load_aside(self._store.folder(model.name, digest), digest, twin)
+            except Exception as error:
+                _LOG.warning("%s has no twin: %s", model.name, refusal_of(error).message)
+            else:
+                self._switch.stand_in(model, loaded, f"{why}; its twin answers instead")
+                return
+        self._switch.out(model, why)
 
     def _back(self, lease: Lease, name: str) -> Restoration:
         model = self._models.find(name)
-        twin = lease.replaced[name]
-        if model.state.active and model in self._models.all():
+        if model.state.active and model in self._models.all() and not model.unloaded:
             try:
-                self._switch.switch(model, model.state.active, reason="")
+                loaded, _ = self._switch.ensure(model, model.state.active)
+                self._switch.back_in(model, loaded)
             except Exception as error:
                 why = refusal_of(error).message
                 model.reason = f"not brought back from maintenance yet: {why}"
                 _LOG.warning("%s: %s", name, model.reason)
                 return Restoration(name, False, reason=why)
-        del lease.replaced[name]
-        if twin is not None:
-            self._loader.unload(twin)
+        lease.replaced.discard(name)
         tested = model.last_test
         return Restoration(name, model.serving is not None, tested.residual, tested.tolerance)
