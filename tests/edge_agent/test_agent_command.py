@@ -28,7 +28,13 @@ def hyle(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]
 class Served:
     """`hyle agent run` until its ready file is there."""
 
-    def __init__(self, tmp_path: Path, *arguments: str, command: tuple[str, ...] = ("-m", "hyle")) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        *arguments: str,
+        command: tuple[str, ...] = ("-m", "hyle"),
+        program: tuple[str, ...] = (),
+    ) -> None:
         ready = tmp_path / "ready"
         ready.unlink(missing_ok=True)
         fixed = [
@@ -42,7 +48,10 @@ class Served:
             str(ready),
         ]
         self.process = subprocess.Popen(
-            [sys.executable, *command, *fixed, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*(program or (sys.executable, *command)), *fixed, *arguments],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         end = time.monotonic() + 30
         while not ready.exists():
