@@ -12,21 +12,22 @@ from hyle_agent.device_thread import DeviceThread
 from hyle_agent.executor import load
 from hyle_agent.loading import SlotLoader
 from hyle_agent.models import Models
+from hyle_agent.policy import Policy
 from hyle_agent.store import Store
 from hyle_agent.trust import Trust, read_keys
-from story import MODEL, NOTHING, ROWS, weights
+from story import MODEL, NOTHING, ROWS, WATCH_S, weights
 
 X = np.random.default_rng(5).normal(size=(1, ROWS)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """What serves ("" for nothing), why something does not, what lies about needlessly, which versions are slots."""
+    """What serves ("" for nothing), why something does not, what lies about needlessly, the lowest counter allowed."""
 
     serves: str
     reason: str
     debris: tuple[str, ...]
-    slots: tuple[str, ...]
+    floor: int
 
 
 def boot(store: Path, key: Path) -> Booted:
@@ -41,13 +42,13 @@ def boot(store: Path, key: Path) -> Booted:
     try:
         opened, models = Store(store), Models()
         loader = SlotLoader(device, load, Trust(read_keys([str(key)]), insecure=False), threads=1)
-        Controller(opened, loader, models, lambda: None).boot()
+        Controller(opened, loader, models, lambda: None, Policy(watch_s=WATCH_S)).boot()
+        floor = opened.floors.floor(MODEL)
         found = {model.name: model for model in models.all()}
         assert set(found) <= {MODEL}, found
         if MODEL not in found:
-            return Booted(NOTHING, "", tuple(debris(store)), ())
+            return Booted(NOTHING, "", tuple(debris(store)), floor)
         model = found[MODEL]
-        slots = tuple(sorted(record.version for record in model.state.slots.values()))
         serves = NOTHING
         if model.serving is not None:
             serves = model.serving.manifest.version
@@ -56,7 +57,7 @@ def boot(store: Path, key: Path) -> Booted:
             # Float32 sums of 24 products of a few units: 24 roundings of 6e-8, each of terms below 30.
             np.testing.assert_allclose(answer, np.maximum(X @ weights(int(serves)), 0), rtol=1e-4, atol=1e-4)
             assert model.state.slots[model.state.active].signer, "a bundle that nobody signed serves"
-        return Booted(serves, model.reason, tuple(debris(store)), slots)
+        return Booted(serves, model.reason, tuple(debris(store)), floor)
     finally:
         if opened is not None:
             opened.close()

@@ -29,6 +29,7 @@ import hyle
 
 ROWS, COLS, MODEL = 24, 5, "power"
 NOTHING = ""
+WATCH_S = 1.0
 
 
 def weights(version: int) -> np.ndarray:
@@ -51,12 +52,16 @@ def make_bundle(folder: Path, version: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """From `begun` to `acknowledged` the serving version changes from the last promise's to this one."""
+    """From `begun` to `acknowledged` the serving version changes from the last promise's to this one.
+
+    `floor` is the lowest counter that may be installed from then on.
+    """
 
     what: str
     begun: float
     acknowledged: float
     serves: str
+    floor: int
 
 
 @dataclass
@@ -81,12 +86,19 @@ class Story:
 
     def allowed(self, happened: int) -> set[str]:
         """Which versions may serve after so many operations: what was promised, and what was being done."""
-        operations = self.history.operations
-        last = operations[happened - 1].time if happened else 0.0
-        upcoming = operations[happened].time if happened < len(operations) else float("inf")
-        done = [promise for promise in self.promises if promise.acknowledged <= upcoming]
+        last = self.history.operations[happened - 1].time if happened else 0.0
+        done = self._kept(happened)
         doing = [promise for promise in self.promises if promise not in done and promise.begun <= last]
         return {(done[-1].serves if done else NOTHING), *(promise.serves for promise in doing)}
+
+    def floor(self, happened: int) -> int:
+        """The lowest counter that may be installed, as was promised by then."""
+        return max((promise.floor for promise in self._kept(happened)), default=0)
+
+    def _kept(self, happened: int) -> list[Promise]:
+        operations = self.history.operations
+        upcoming = operations[happened].time if happened < len(operations) else float("inf")
+        return [promise for promise in self.promises if promise.acknowledged <= upcoming]
 
 
 @contextmanager
@@ -101,7 +113,8 @@ def serve(folder: Path, key: Path, python: Sequence[str]) -> Iterator[tuple[str,
     ready, log = folder / "ready", folder / "log"
     ready.unlink(missing_ok=True)
     agent = ["-m", "hyle", "agent", "run", "--listen", "127.0.0.1:0", "--profile", "ideal", "--trust", str(key)]
-    agent += ["--store", str(folder / "disk/store"), "--ready-file", str(ready)]
+    agent += ["--store", str(folder / "disk/store"), "--ready-file", str(ready), "--config", str(folder / "agent.toml")]
+    (folder / "agent.toml").write_text(f"watch_s = {WATCH_S}\nself_test_interval_s = 0.0\n")
     with log.open("w") as words:
         process = subprocess.Popen([*python, *agent], stderr=words)
 
@@ -128,8 +141,9 @@ def serve(folder: Path, key: Path, python: Sequence[str]) -> Iterator[tuple[str,
 def live(folder: Path) -> Story:
     """Let the agent live in three processes, each of which is recorded.
 
-    The first installs and activates twice, rolls back, calibrates and installs once more. The second activates that, is
-    left in the middle of an upload and killed. The third cleans up after it and removes the model.
+    The first installs, activates and proves a version, does so with a second one, rolls back from it while it is on
+    trial, calibrates and installs a third. The second activates that, is left amid an upload and killed. The
+    third cleans up after it, counts a death in the trial, marks the version good and removes the model.
     """
     disk = folder / "disk"
     disk.mkdir()
@@ -140,10 +154,14 @@ def live(folder: Path) -> Story:
     interpreter = Interpreter(disk, before.copy())
     really, replayed, marks = [], [], [0]
 
-    def promised(what: str, serves: str, call: Callable[[], object]) -> None:
+    def promised(what: str, serves: str, call: Callable[[], object], floor: int = 0) -> None:
         begun = time.time()
         call()
-        promises.append(Promise(what, begun, time.time(), serves))
+        promises.append(Promise(what, begun, time.time(), serves, floor))
+
+    def prove(operator: Operator, version: int) -> None:
+        time.sleep(WATCH_S + 0.1)
+        promised("prove", str(version), lambda: calibrate(operator), floor=version)
 
     def activate(operator: Operator, version: int) -> None:
         with open_bundle(bundles[version]) as bundle:
@@ -165,6 +183,7 @@ def live(folder: Path) -> Story:
     with recorded() as (operator, _):
         promised("install", NOTHING, lambda: operator.install(bundles[1]))
         activate(operator, 1)
+        prove(operator, 1)
         promised("install", "1", lambda: operator.install(bundles[2]))
         activate(operator, 2)
         promised("roll back", "1", lambda: operator.stub.Rollback(pb.RollbackRequest(model=MODEL)))
@@ -174,6 +193,7 @@ def live(folder: Path) -> Story:
         activate(operator, 3)
         break_off(operator, bundles[4], lambda: finish(signal.SIGKILL))
     with recorded() as (operator, _):
+        prove(operator, 3)
         promised("remove", NOTHING, lambda: operator.stub.Remove(pb.RemoveRequest(model=MODEL)))
     folders = frozenset(interpreter.tree.folders)
     history = History(before, interpreter.operations, folders)

@@ -91,6 +91,8 @@ def wrong_with(state: Tree, place: Path, story: Story, happened: int) -> str:
     allowed = story.allowed(happened)
     if booted.serves not in allowed:
         return f"{sorted(allowed)} may serve: {booted}"
+    if booted.floor < story.floor(happened):
+        return f"counters from {story.floor(happened)} on were promised: {booted}"
     return f"{booted}" if booted.debris or (booted.serves != NOTHING and booted.reason) else ""
 
 
@@ -103,7 +105,8 @@ def sweep(story: Story, place: Path, each: int, seed: int, *, faults_at_most: in
         fresh = 0
         for state in story.history.crashes(happened, chance, count=each):
             # A state that is fine before an activation may be a lost bundle after it.
-            if (case := (state.digest(), *sorted(story.allowed(happened)))) not in seen:
+            case = (state.digest(), f"{story.floor(happened)}", *sorted(story.allowed(happened)))
+            if case not in seen:
                 seen.add(case)
                 fresh += 1
                 if wrong := wrong_with(state, place, story, happened):
