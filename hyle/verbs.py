@@ -12,14 +12,16 @@ from hyle_bundle import Bundle, load_private_key, open_bundle
 from hyle_bundle.manifest import Manifest
 from hyle_compiler.durations import parse_durations
 from hyle_compiler.evaluate import evaluate_bundle
+from hyle_compiler.onramp import export_module
 from hyle_compiler.pipeline import Compiled, Options, compile_model
+from hyle_compiler.samples import read_arrays
 from hyle_substrates.profile import find_profile
 
 __all__ = ["OpenBundle", "compile", "open"]
 
 
 def compile(  # noqa: A001
-    model: str | Path,
+    model: str | Path | Any,
     *,
     target: str,
     calib: str | Path,
@@ -28,10 +30,11 @@ def compile(  # noqa: A001
     progress: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Compiled:
-    """Compile an ONNX model into a bundle.
+    """Compile a model into a bundle.
 
     Args:
-        model: The ONNX file.
+        model: The ONNX file; a program that `torch.export.save` wrote; or a `torch.nn.Module`, which is exported in
+            evaluation mode, with the samples as its example.
         target: Name of a target, or path of a profile.
         calib: Samples, an `.npz` file with one array for each input, named like it.
         output: The bundle to write.
@@ -47,7 +50,14 @@ def compile(  # noqa: A001
     """
     profile, text = find_profile(target)
     private = load_private_key(Path(key)) if key is not None else None
-    return compile_model(Path(model), Path(calib), profile, text, Path(output), Options(**options), private, progress)
+    if isinstance(model, (str, Path)):
+        chosen = Options(**options)
+        return compile_model(Path(model), Path(calib), profile, text, Path(output), chosen, private, progress)
+    with tempfile.TemporaryDirectory(prefix="hyle-") as folder:
+        progress("exporting the module to ONNX")
+        exported = export_module(model, read_arrays(Path(calib)), Path(folder))
+        chosen = Options(**{"name": type(model).__name__, **options})
+        return compile_model(exported, Path(calib), profile, text, Path(output), chosen, private, progress)
 
 
 class OpenBundle:

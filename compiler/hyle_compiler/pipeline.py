@@ -34,6 +34,7 @@ from hyle_compiler.fitting.graph import read_fit
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
 from hyle_compiler.layer_quality import LayerQuality
 from hyle_compiler.lower_opset import lower_opset
+from hyle_compiler.onramp import as_onnx
 from hyle_compiler.partition import Partition, partition
 from hyle_compiler.place import place
 from hyle_compiler.read import read_model, source_digest
@@ -123,7 +124,7 @@ def compile_model(
     """Compile a model for a substrate and write the bundle, whole or not at all.
 
     Args:
-        model_path: An ONNX model, opset 13 or newer.
+        model_path: An ONNX model, opset 13 or newer, or a program that `torch.export.save` wrote.
         calibration: An `.npz` file of samples.
         profile: The target.
         profile_text: The target's TOML, which travels in the bundle.
@@ -155,9 +156,10 @@ def _compile(
     progress: Callable[[str], None],
 ) -> Compiled:
     progress("reading the model")
+    source = as_onnx(model_path, folder)
     digest = source_digest_checked(model_path)
     twins = {name: BoundTwin.of(*read_fit(path)) for name, path in options.black_boxes.items()}
-    model = _fresh(model_path, profile, twins)
+    model = _fresh(source, profile, twins)
     samples = load_samples(calibration, input_specs(model))
     parts = only_boxes(partition(model), profile)
     if not parts.physical and not describe_boxes(model):
@@ -166,7 +168,7 @@ def _compile(
             f"No layer of {model_path.name} fits {profile.name}: {reasons}.",
             remedy="Give a model with constant weights.",
         )
-    fresh = partial(_fresh, model_path, profile, twins)
+    fresh = partial(_fresh, source, profile, twins)
     parts, budget = _budgeted(fresh, model, parts, samples, profile, options, progress)
     name = options.name or _default_name(model_path)
     with _attached(parts, profile, name, options, progress) as attached:

@@ -12,7 +12,7 @@ import numpy as np
 
 from hyle_compiler.errors import CalibrationError
 
-__all__ = ["InputSpec", "Samples", "load_samples"]
+__all__ = ["InputSpec", "Samples", "load_samples", "read_arrays"]
 
 Array = np.ndarray[Any, Any]
 
@@ -60,7 +60,7 @@ def load_samples(path: Path, inputs: Sequence[InputSpec]) -> Samples:
     Raises:
         CalibrationError: No such file, no .npz, wrong names, shapes or types, no samples, values not finite.
     """
-    arrays = _read(path)
+    arrays = read_arrays(path)
     labels = arrays.pop("labels", None)
     wanted = {spec.name for spec in inputs}
     if set(arrays) != wanted:
@@ -80,7 +80,8 @@ def load_samples(path: Path, inputs: Sequence[InputSpec]) -> Samples:
     return Samples(arrays, labels)
 
 
-def _read(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, Array]:
+    """All arrays of an `.npz` file by name; CalibrationError if it is none."""
     if not path.is_file():
         raise CalibrationError(f"There is no file {path}.", remedy="Give an .npz file with one array for each input.")
     try:

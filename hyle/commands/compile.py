@@ -16,7 +16,7 @@ HELP = "Compile an ONNX model for a substrate and write a deployment bundle."
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="ONNX model, or a .pt2 of torch.export.save")
     parser.add_argument(
         "--target",
         required=True,
