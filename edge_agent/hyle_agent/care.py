@@ -134,7 +134,8 @@ class Care:
         self._note_fault(model, tested)
         named = f" ({tested.fault})" if tested.fault else ""
         why = f"the self-test's residual is {tested.residual:.3g}, {tested.tolerance:.3g} is allowed{named}"
-        self._events.say("self-test-failed", model.name, why, residual=tested.residual, fault=tested.fault)
+        if model.serving is loaded:
+            self._events.say("self-test-failed", model.name, why, residual=tested.residual, fault=tested.fault)
         if self._trials.fail(model, why):
             return
         self._replace(model, loaded, why)

@@ -9,7 +9,7 @@ import numpy as np
 from hyle_errors import CallerError
 
 from hyle_substrates import draws, io
-from hyle_substrates.driver import Codes, Device, DeviceError, ProgramReport, Weights
+from hyle_substrates.driver import Codes, Device, DeviceError, Driver, ProgramReport, Weights
 from hyle_substrates.mismatch import Mismatch
 from hyle_substrates.profile import Profile, load_profile
 from hyle_substrates.substrate import load_substrate
@@ -204,27 +204,36 @@ class TwinDriver:
             )
 
 
-def connect(options: Mapping[str, str]) -> TwinDriver:
+def connect(options: Mapping[str, str]) -> Driver:
     """Make a twin from an agent's driver options.
 
     Args:
-        options: `profile` (name or path of a .toml file), and optionally `seed` (an integer ≥ 0), `age_s`, and
-            `mismatch` (share by which the gains of weights, rows and columns differ from the sheet for good).
+        options: `profile` (name or path of a .toml file), and optionally `seed` (an integer ≥ 0), `age_s`, `mismatch`
+            (share by which the gains of weights, rows and columns differ from the sheet for good), and `speed` (seconds
+            by which the matter ages in a second; given, the twin is run layer by layer, as attached hardware is).
 
     Raises:
         CallerError: An option is missing, unknown or not a number.
     """
-    unknown = set(options) - {"profile", "seed", "age_s", "mismatch"}
+    unknown = set(options) - {"profile", "seed", "age_s", "mismatch", "speed"}
     if unknown or "profile" not in options:
         wrong = f"has no option {sorted(unknown)[0]!r}" if unknown else "needs the option 'profile'"
-        raise CallerError(f"The twin driver {wrong}.", remedy="Its options are profile, seed, age_s and mismatch.")
+        raise CallerError(
+            f"The twin driver {wrong}.", remedy="Its options are profile, seed, age_s, mismatch and speed."
+        )
     try:
         seed, age_s = int(options.get("seed", "0")), float(options.get("age_s", "0"))
-        share = float(options.get("mismatch", "0"))
+        share, speed = float(options.get("mismatch", "0")), float(options.get("speed", "0"))
     except ValueError as error:
         raise CallerError(
-            f"The twin driver's seed, age_s or mismatch is not a number: {error}.", remedy="Give numbers."
+            f"The twin driver's seed, age_s, mismatch or speed is not a number: {error}.", remedy="Give numbers."
         ) from error
+    if not 0.0 <= speed < 1e9:
+        raise CallerError(f"The twin driver's speed is {speed}.", remedy="Give 0 or more, below 1e9.")
     twin = TwinDriver(load_profile(options["profile"]), seed, mismatch=Mismatch(share, share, share))
     twin.advance(age_s)
+    if speed:
+        from hyle_substrates.ageing import AgeingTwin
+
+        return AgeingTwin(twin, age_s=age_s, speed=speed)
     return twin
