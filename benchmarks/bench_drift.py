@@ -1,9 +1,9 @@
 """A simulated year of an agent that looks after a drifting device: alarms, their delay, false alarms, accuracy.
 
 The agent's own care runs on a twin that ages by its profile's law and is driven like attached hardware. Three agents
-are compared: one that is left alone, one that calibrates when its drift detector or its self-test's bound calls for it, and
-one on matter that stands still, whose alarms are all false. `sigmas` is the residual's growth over its reference, in
-standard deviations of the reference, when the first alarm came. Accuracies are without and with care.
+are compared: one that is left alone, one that calibrates when its drift detector or its self-test's bound calls for
+it, and one on matter that stands still, whose alarms are all false. `sigmas` is the residual's growth over its
+reference, in standard deviations of the reference, when the first alarm came. Accuracies are without and with care.
 
 Run: python benchmarks/bench_drift.py [--instances N] [--tests-a-day T] [--model NAME] [--targets NAME ...]
 """

@@ -150,9 +150,9 @@ class Care:
         try:
             fallback = self._fallbacks.make(bundle, self._loader.described)
         except HyleError as error:
-            self._switch.out(model, f"{why}; no fallback: {refusal_of(error).message}")
+            self._switch.out(model, f"{why.rstrip('.')}; no fallback: {refusal_of(error).message}")
             return
-        self._switch.stand_in(model, fallback, f"{why}; the {fallback.substrate} answers instead")
+        self._switch.stand_in(model, fallback, f"{why.rstrip('.')}; the {fallback.substrate} answers instead")
         self._events.say("fallback", model.name, model.reason, substrate=fallback.substrate)
 
     def _calibrate(self, model: Model, loaded: Loaded, why: str) -> None:

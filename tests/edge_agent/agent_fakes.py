@@ -177,13 +177,26 @@ def config_for(store: Path, **changes: Any) -> Config:
     return Config(store=str(store), driver=DriverConfig("twin", dict(TWIN)), **{**fields, **changes})
 
 
+class RealExecutor(FakeExecutor):
+    """The agent's own `load`."""
+
+    def __call__(self, directory: Path, manifest: Manifest, driver: Driver, *, threads: int) -> Any:
+        from hyle_agent.executor import load
+
+        return load(directory, manifest, driver, threads=threads)
+
+
 @contextmanager
-def running(config: Config, executor: FakeExecutor | None = None) -> Iterator[Running]:
+def running(
+    config: Config,
+    executor: FakeExecutor | None = None,
+    connect: Callable[[Mapping[str, str]], Driver] | None = None,
+) -> Iterator[Running]:
     executor = executor or FakeExecutor()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    agent = Agent(config, load=executor, connect=connect_twin)
+    agent = Agent(config, load=executor, connect=connect or connect_twin)
     stopped = threading.Event()
 
     def stop() -> None:
