@@ -11,15 +11,18 @@ from uuid import uuid4
 
 import paho.mqtt.client as mqtt
 from hyle_errors import CallerError
+from hyle_protos.sparkplug.event import events_filter
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from hyle_deploy.fleet_events import FleetEvent, read_event
 from hyle_deploy.sparkplug import Fleet, rebirth_request
 
 __all__ = ["BrokerAddress", "BrokerUnreachableError", "FleetWatch", "Watched"]
 
 _CONNECT_S = 5.0
 _REBIRTH_GAP_S = 5.0
+_KEPT_EVENTS = 100
 
 
 class BrokerUnreachableError(CallerError):
@@ -84,6 +87,7 @@ class Watched:
         messages: Messages received in all.
         refused: Messages that could not be read.
         rebirths: How often nodes were asked for births.
+        events: The last that happened, oldest first; each once, by its id.
     """
 
     connected: bool
@@ -91,6 +95,7 @@ class Watched:
     messages: int
     refused: int
     rebirths: int
+    events: tuple[FleetEvent, ...] = ()
 
 
 class FleetWatch:
@@ -112,10 +117,11 @@ class FleetWatch:
         self._ask = ask
         self._asked: dict[tuple[str, str], float] = {}
         self._messages = self._rebirths = 0
+        self._events: dict[str, FleetEvent] = {}
         self._changed = threading.Event()
         self._answered = threading.Event()
         self._refusal = "no answer"
-        self._filter = f"spBv1.0/{group or '+'}/#"
+        self._filters = [(f"spBv1.0/{group or '+'}/#", 1), (events_filter(group), 1)]
         self._client = self._make_client(address)
         try:
             self._open(address)
@@ -127,7 +133,14 @@ class FleetWatch:
         """The fleet as it is known now."""
         with self._lock:
             nodes = self._fleet.to_json()
-            return Watched(self._client.is_connected(), nodes, self._messages, self._fleet.refused, self._rebirths)
+            return Watched(
+                connected=self._client.is_connected(),
+                nodes=nodes,
+                messages=self._messages,
+                refused=self._fleet.refused,
+                rebirths=self._rebirths,
+                events=tuple(self._events.values()),
+            )
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for a message; whether one came."""
@@ -185,7 +198,7 @@ class FleetWatch:
         if code.is_failure:
             self._answered.set()
         else:
-            client.subscribe(self._filter, qos=1)
+            client.subscribe(self._filters)
 
     def _on_disconnect(self, *_: Any) -> None:
         with self._lock:
@@ -194,12 +207,24 @@ class FleetWatch:
     def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         with self._lock:
             self._messages += 1
+            if not message.topic.startswith("spBv1.0/"):
+                self._hear(bytes(message.payload))
+                self._changed.set()
+                return
             unclear = self._fleet.apply(message.topic, bytes(message.payload), time.time())
             if unclear is not None and self._ask and self._may_ask(unclear):
                 topic, payload = rebirth_request(*unclear, at_ms=time.time_ns() // 1_000_000)
                 client.publish(topic, payload, qos=0, retain=False)
                 self._rebirths += 1
         self._changed.set()
+
+    def _hear(self, payload: bytes) -> None:
+        event = read_event(payload)
+        if event is None:
+            return
+        self._events[event.id] = event
+        while len(self._events) > _KEPT_EVENTS:
+            del self._events[next(iter(self._events))]
 
     def _may_ask(self, node: tuple[str, str]) -> bool:
         now = time.monotonic()

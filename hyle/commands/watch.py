@@ -32,10 +32,15 @@ _COLUMNS = (
     "p99 ms",
     "queue",
     "self-test",
+    "drift",
+    "answers",
+    "fault",
     "energy",
 )
 _ONCE_S = 15.0
 _REFRESH_S = 0.5
+_EVENTS = 8
+_LONGEST = 120
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +78,8 @@ def render(result: dict[str, object], console: Console) -> None:
     """Show the fleet as a table."""
     nodes = cast(list[Mapping[str, object]], result["nodes"])
     console.table("", _COLUMNS, list(_rows(nodes)))
+    for event in cast(list[Mapping[str, object]], result.get("events", []))[-_EVENTS:]:
+        console.say("  ".join(_printable(event[field]) for field in ("time", "source", "subject", "kind", "message")))
     console.say(
         f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}, {result['messages']} messages"
         + (f", {result['refused']} unreadable" if result["refused"] else "")
@@ -151,6 +158,9 @@ def _model_cells(model: str, device: Mapping[str, object]) -> Iterator[str]:
     yield _number(values.get("latency/p99_s"), 1e3)
     yield _printable(values.get("queue_depth"))
     yield f"{_number(values.get('self_test/residual'))} / {_number(values.get('self_test/tolerance'))}"
+    yield f"{_number(values.get('drift/score'))} / {_number(values.get('drift/limit'))}"
+    yield _printable(values.get("substrate") or None)
+    yield _printable(values.get("fault") or None)
     yield f"{_number(values.get('energy_j'))} J"
 
 
@@ -161,4 +171,4 @@ def _number(value: object, scale: float = 1.0) -> str:
 def _printable(value: object) -> str:
     """What came over the network, safe for a terminal."""
     text = "–" if value is None else str(value)
-    return "".join(c if c.isprintable() else "?" for c in text)[:64]
+    return "".join(c if c.isprintable() else "?" for c in text)[:_LONGEST]
