@@ -175,6 +175,12 @@ def test_links_between_documents_lead_somewhere():
     assert broken == []
 
 
+def test_the_picture_of_the_readme_shows_the_figures_of_its_table():
+    command = [sys.executable, str(ROOT / "docs" / "figures" / "overview.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_two_test_files_share_a_name():
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
