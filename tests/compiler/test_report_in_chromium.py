@@ -95,7 +95,9 @@ def test_every_number_is_that_of_report_json(page: Any, made: tuple[Path, dict[s
         number = float(text.replace(",", "").replace("−", "-").partition("\N{NO-BREAK SPACE}")[0])
         digits = len(text.partition("\N{NO-BREAK SPACE}")[0].partition(".")[2])
         scale = 100 if "%" in text or pointer.endswith(("/std", "/drop", "/standard_error", "/max_drop")) else 1
-        prefix = {"n": 1e9, "µ": 1e6, "m": 1e3, "p": 1e12}.get(text[-2:-1] if text[-1] in "Js" else "", 1)
+        unit = text.partition("\N{NO-BREAK SPACE}")[2]
+        prefix = {"n": 1e9, "µ": 1e6, "m": 1e3, "p": 1e12, "k": 1e-3, "M": 1e-6, "G": 1e-9, "T": 1e-12}
+        prefix = prefix.get(unit[:1] if len(unit) > 1 and unit not in {"op/s", "op/J"} else "", 1)
         half = 0.5 * 10.0**-digits if digits or "," in text or prefix == 1 else 0.5
         assert abs(number - wanted * scale * prefix) <= half * 1.001, (pointer, text, wanted)
 

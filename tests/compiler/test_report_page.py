@@ -49,6 +49,7 @@ def draw(report: dict[str, Any]) -> Page:
 def many_layers(report: dict[str, Any], count: int) -> dict[str, Any]:
     big = copy.deepcopy(report)
     big["layers"] = [{**copy.deepcopy(report["layers"][i % 3]), "name": f"block.{i}.projection"} for i in range(count)]
+    big["cost"]["layers"] = [{**report["cost"]["layers"][i % 3], "name": f"block.{i}.projection"} for i in range(count)]
     big["floor"]["tiles"] = [{"layer": i, "rows": 256, "cols": 256, "count": 40} for i in range(count)]
     return big
 
@@ -98,7 +99,7 @@ def test_every_chart_has_a_name_and_a_table_with_its_numbers(report: dict[str, A
     charts = [attributes for attributes in page.all("svg") if attributes.get("class") == "chart"]
     assert len(charts) == 5
     assert all(chart["role"] == "img" and chart["aria-labelledby"] for chart in charts)
-    assert len(page.all("table")) == len(page.all("caption")) == 5
+    assert len(page.all("table")) == len(page.all("caption")) == 6
     assert all(cell.get("scope") in {"col", "row"} for cell in page.all("th"))
     assert len(page.all("h1")) == len(page.all("main")) == len(page.all("nav")) == len(page.all("footer")) == 1
 
@@ -114,15 +115,15 @@ def test_names_from_the_model_stay_text(report: dict[str, Any]) -> None:
     assert not page.all("img")
 
 
-@pytest.mark.parametrize("missing", ["budget", "floor", "made", "energy_j", "latency_s", "version"])
+@pytest.mark.parametrize("missing", ["budget", "cost", "floor", "made", "version"])
 def test_what_is_missing_is_left_out(report: dict[str, Any], missing: str) -> None:
     assert draw({key: value for key, value in report.items() if key != missing}).all("main")
 
 
 def test_a_target_without_costs_has_none_made_up(report: dict[str, Any]) -> None:
     free = copy.deepcopy(report) | {"energy_j": None, "latency_s": None}
-    for layer in free["layers"]:
-        layer["energy_j"] = layer["latency_s"] = 0.0
+    for layer in free["cost"]["layers"]:
+        layer["energy_j"] = layer["latency_s"] = None
     assert "none is made up here" in render(free).decode()
 
 
@@ -138,6 +139,7 @@ def test_one_layer_one_age_and_one_instance_are_enough(report: dict[str, Any]) -
     small = copy.deepcopy(report)
     small["layers"] = small["layers"][:1]
     small["layers"][0] |= {"snr_db": [31.0], "sensitivity": None}
+    small["cost"]["layers"] = small["cost"]["layers"][:1]
     small["floor"]["tiles"] = small["floor"]["tiles"][:1]
     small["calibration"]["ages"] = [small["calibration"]["ages"][0] | {"scores": [1.0], "std": 0.0, "mean": 1.0}]
     assert len(draw(small).all("svg")) >= 5

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hyle_compiler.durations import format_duration
 from hyle_compiler.page.svg import COLOURS, SERIES, STYLE, inline
+from hyle_compiler.quantities import SI
 
 __all__ = ["MOST_ROWS", "accuracy", "cost", "floor", "frontier", "quality"]
 
@@ -99,15 +100,15 @@ def quality(report: Report) -> str:
 
 
 def cost(report: Report) -> str:
-    """Energy and latency an inference of every layer; empty where the profile gives neither."""
-    layers = report["layers"]
+    """Energy and latency an inference of every layer, beside digital ones; empty where the profile gives neither."""
+    layers = (report.get("cost") or {}).get("layers", [])
     kinds = [
         (key, unit, word, colour)
         for key, unit, word, colour in (
             ("energy_j", "J", "energy an inference", "s2"),
             ("latency_s", "s", "time an inference", "s4"),
         )
-        if any(layer.get(key) for layer in layers)
+        if any(layer[key] for layer in layers)
     ]
     if not kinds:
         return ""
@@ -116,9 +117,10 @@ def cost(report: Report) -> str:
         figure = Figure(figsize=(WIDTH, _height(layers)), layout="constrained")
         panels = _panels(figure, len(kinds), few)
         for axes, (key, unit, word, colour) in zip(panels, kinds, strict=True):
-            values = np.array([layer.get(key) or 0.0 for layer in layers])
+            values = np.array([layer[key] or 0.0 for layer in layers])
+            others = np.array([layer[f"digital_{key}"] or 0.0 for layer in layers])
             size, prefix = _prefix(float(values.max()))
-            _bars(axes, values / size, colour, f"{word}, {prefix}{unit}", few, key)
+            _bars(axes, values / size, colour, f"{word}, {prefix}{unit}", few, key, others / size)
         _rows(panels, [layer["name"] for layer in layers], few)
         return inline(figure, "cost", "Energy and time an inference of every layer; the table holds the numbers")
 
@@ -247,17 +249,26 @@ def _ratios(axes: Axes, ratios: np.ndarray[Any, Any], ages: Sequence[float], few
         (axes.set_xlim if few else axes.set_ylim)(low, high + 0.06 * (high - low))
 
 
-def _bars(axes: Axes, values: np.ndarray[Any, Any], colour: str, label: str, few: bool, mark: str) -> None:
-    if few:
-        axes.barh(np.arange(len(values)), values, height=0.55, color=COLOURS[colour], gid=f"mark-{mark}")
-        axes.set_xlabel(label)
-        axes.set_xlim(0.0, float(values.max()) * 1.06 or 1.0)
-    else:
-        axes.bar(np.arange(1, len(values) + 1), values, width=0.8, color=COLOURS[colour], gid=f"mark-{mark}")
-        axes.set_ylabel(label)
+def _bars(
+    axes: Axes,
+    values: np.ndarray[Any, Any],
+    colour: str,
+    label: str,
+    few: bool,
+    mark: str,
+    others: np.ndarray[Any, Any] | None = None,
+) -> None:
+    """Bars of every layer, and hollow ones of what they are compared with."""
+    place = np.arange(len(values)) if few else np.arange(1, len(values) + 1)
+    draw = axes.barh if few else axes.bar
+    draw(place, values, 0.55 if few else 0.8, color=COLOURS[colour], gid=f"mark-{mark}")
+    (axes.set_xlabel if few else axes.set_ylabel)(label)
+    largest = float(values.max())
+    if others is not None:
+        draw(place, others, 0.78 if few else 0.9, facecolor="none", edgecolor=COLOURS["soft"], linewidth=1.1)
+        largest = max(largest, float(others.max()))
+    (axes.set_xlim if few else axes.set_ylim)(0.0, largest * 1.06 or 1.0)
 
 
 def _prefix(largest: float) -> tuple[float, str]:
-    from hyle_compiler.page.elements import SI
-
     return next((pair for pair in SI if largest >= pair[0]), SI[-1])

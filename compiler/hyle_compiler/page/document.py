@@ -19,6 +19,7 @@ SECTIONS = (
     ("cost", "Energy and time", sections.cost),
     ("budget", "Accuracy budget", sections.budget),
     ("adaptation", "Adaptation", sections.adaptation),
+    ("device", "Measured on hardware", sections.device),
     ("digital", "What stays digital", sections.digital),
     ("basis", "What this rests on", sections.basis),
 )

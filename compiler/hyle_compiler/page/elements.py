@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Numbers", "bare", "escape", "figure", "percent", "section", "si", "table"]
+from hyle_compiler.quantities import si
 
-SI = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"))
+__all__ = ["Numbers", "bare", "escape", "figure", "percent", "section", "table"]
+
 
 LONG = 24
 
@@ -28,14 +28,6 @@ def bare(value: float, digits: int = 2) -> str:
     """A number with so many digits after the point, and no minus before a zero."""
     text = f"{value:,.{digits}f}"
     return text.lstrip("-") if float(text.replace(",", "")) == 0.0 else text.replace("-", "−")
-
-
-def si(value: float, unit: str) -> str:
-    """A quantity with three digits and the prefix that suits it."""
-    if value == 0.0 or not math.isfinite(value):
-        return f"{value:g}\N{NO-BREAK SPACE}{unit}"
-    size, prefix = next((pair for pair in SI if abs(value) >= pair[0] * 0.9995), SI[-1])
-    return f"{value / size:.3g}\N{NO-BREAK SPACE}{prefix}{unit}"
 
 
 class Numbers:

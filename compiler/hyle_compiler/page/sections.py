@@ -15,6 +15,7 @@ __all__ = [
     "basis",
     "budget",
     "cost",
+    "device",
     "digital",
     "floor",
     "foot",
@@ -46,10 +47,12 @@ def key_figures(report: Report, numbers: Numbers) -> str:
         ),
         ("tiles", numbers.count("/tiles"), _tile_words(report, numbers)),
     ]
-    if report.get("energy_j"):
-        cards.append(("energy an inference", numbers.si("/energy_j", "J"), "matrix products alone"))
-    if report.get("latency_s"):
-        cards.append(("time an inference", numbers.si("/latency_s", "s"), "matrix products alone, one after another"))
+    if numbers.at("/cost/energy_j"):
+        note = f"matrix products alone; digital {numbers.si('/cost/digital/energy_j', 'J')}"
+        cards.append(("energy an inference", numbers.si("/cost/energy_j", "J"), note))
+    if numbers.at("/cost/latency_s"):
+        note = f"matrix products alone; digital {numbers.si('/cost/digital/latency_s', 's')}"
+        cards.append(("time an inference", numbers.si("/cost/latency_s", "s"), note))
     inner = "".join(
         f"<div><dt>{name}</dt><dd><b>{value}</b> <span>{note}</span></dd></div>" for name, value, note in cards
     )
@@ -184,31 +187,78 @@ def floor(report: Report, numbers: Numbers) -> str:
 
 
 def cost(report: Report, numbers: Numbers) -> str:
-    """Energy and time of the matrix products, by the profile's constants."""
+    """Energy and time of the matrix products, by the profile's constants, beside digital hardware."""
+    found = report.get("cost")
     chart = charts.cost(report)
-    if not chart:
+    if not found or not chart:
         text = "<p>The sources of this target's profile give neither energy nor time, and none is made up here.</p>"
         return section("cost", "Energy and time", text)
     lead = (
-        "<p>Of the matrix products alone, one tile read after another, from the profile's constants; converters are "
-        "included as far as the profile's sources include them, digital operators and moving data are not.</p>"
+        "<p>Of the matrix products alone, from the profile's constants, beside an estimate of the same products on "
+        f"digital hardware: {escape(found['digital']['name'])} ({escape(found['digital']['source'])}). Converters are "
+        "included as far as the profile's sources include them; digital operators and moving data are not.</p>"
     )
     rows = [
         [
             f"<b>{i + 1}</b> {escape(layer['name'])}",
-            numbers.si(f"/layers/{i}/energy_j", "J"),
-            numbers.si(f"/layers/{i}/latency_s", "s"),
+            *(numbers.si(f"/cost/layers/{i}/{key}", unit) for key, unit in COST_COLUMNS),
         ]
-        for i, layer in enumerate(report["layers"])
+        for i, layer in enumerate(found["layers"])
     ]
-    rows.append(["<b>sum</b>", numbers.si("/energy_j", "J"), numbers.si("/latency_s", "s")])
+    whole = [("energy_j", "J"), ("digital/energy_j", "J"), ("latency_s", "s"), ("digital/latency_s", "s")]
+    rows.append(["<b>whole model</b>", *(numbers.si(f"/cost/{key}", unit) for key, unit in whole)])
+    columns = ["layer", "energy", "digital energy", "time", "digital time"]
+    more = [
+        [escape(word), value]
+        for key, word, unit in COST_MORE
+        if found.get(key)
+        for value in [numbers.si(f"/cost/{key}", unit) if unit else numbers.count(f"/cost/{key}")]
+    ]
     return section(
         "cost",
         "Energy and time",
         lead,
-        figure(chart, "An inference, layer by layer."),
-        table("Energy and time an inference", ["layer", "energy", "time"], rows),
+        figure(chart, "An inference, layer by layer; hollow bars are the digital estimate."),
+        table("Energy and time an inference", columns, rows),
+        table("The chip as a whole", ["what", ""], more),
     )
+
+
+COST_COLUMNS = (("energy_j", "J"), ("digital_energy_j", "J"), ("latency_s", "s"), ("digital_latency_s", "s"))
+COST_MORE = (
+    ("devices", "devices", ""),
+    ("tiles_a_device", "tiles a device", ""),
+    ("reloads", "tiles written anew for every inference", ""),
+    ("pipelined_per_s", "inferences a second, layers in a pipeline", "/s"),
+    ("program_s", "time to program the model", "s"),
+    ("peak_ops_per_s", "peak of the target", "op/s"),
+    ("peak_ops_per_j", "peak of the target for its energy", "op/J"),
+)
+
+
+def device(report: Report, numbers: Numbers) -> str:
+    """The attached device, and black boxes, that the bundle was measured on."""
+    parts = [
+        table(caption, ["what", ""], [[escape(key), escape(_words(value))] for key, value in entries])
+        for caption, entries in _hardware(report)
+    ]
+    return section("device", "Measured on hardware", *parts) if parts else ""
+
+
+def _hardware(report: Report) -> list[tuple[str, list[tuple[str, object]]]]:
+    found: list[tuple[str, list[tuple[str, object]]]] = []
+    if isinstance(told := report.get("device"), Mapping):
+        found.append(("Attached device", [(key, value) for key, value in told.items() if _short(value)]))
+    boxes = report.get("black_boxes") or []
+    for number, box in enumerate(boxes if isinstance(boxes, list) else [boxes], 1):
+        if isinstance(box, Mapping):
+            found.append((f"Black box {number}", [(key, value) for key, value in box.items() if _short(value)]))
+    return found
+
+
+def _short(value: object) -> bool:
+    """Whether a value can stand in one cell."""
+    return bool(value != []) and not isinstance(value, Mapping) and len(str(value)) < 300
 
 
 def budget(report: Report, numbers: Numbers) -> str:
@@ -236,10 +286,11 @@ def budget(report: Report, numbers: Numbers) -> str:
                 f"{numbers.points(f'{at}/drop')} ± {numbers.points(f'{at}/standard_error')}",
                 numbers.count(f"{at}/tiles"),
                 numbers.count(f"{at}/replicas"),
+                "yes" if point.get("clipped") else "no",
                 escape(", ".join(point["digital"]) or "nothing"),
             ]
         )
-    columns = ["plan", "MACs on physics", "points lost", "tiles", "sets of tiles", "digital"]
+    columns = ["plan", "MACs on physics", "points lost", "tiles", "sets of tiles", "weights clipped", "digital"]
     chart = figure(charts.frontier(report), "Every plan that was measured; bars are standard errors.")
     return section("budget", "Accuracy budget", lead, chart, table("Plans that were measured", columns, rows))
 
