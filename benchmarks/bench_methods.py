@@ -1,9 +1,11 @@
 """Every method that a matrix substrate admits, same task, same samples, several seeds: what it wins over no training.
 
-Run: python benchmarks/bench_methods.py [--seeds 5] [--model digits_cnn] [--mismatch 0.0] [--figure FILE.svg]
-The task: a digits model on pcm-generic with one pair a weight, noise and drift doubled, so that there is something to
-win. Methods learn on the calibration samples and are judged on eval.npz, on devices that they have not seen, as torch's
-view of the twin shows them. With `--mismatch m` the judges' write errors, drift and noise are (1 + m) times the twin's.
+Run: python benchmarks/bench_methods.py [--targets NAME ...] [--seeds 5] [--model digits_mlp] [--mismatch 0.15]
+     [--budget 6000] [--factor 1.0] [--figure FILE.svg] [--json FILE]
+The task: a digits model, one device a weight. Every seed is one device: gains of its weights, rows and columns are off
+by a standard deviation of the mismatch, for good, and its noise is (1 + mismatch) times its sheet's. In-silico trains
+on the sheet's twin; every other method has the device, and no more samples through it than the budget. All learn on the
+calibration samples, are written to their device anew and judged on eval.npz, with the agent's affine correction.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,73 +27,81 @@ from hyle_compiler.adapting import calibrated_layers, write_back
 from hyle_compiler.partition import partition
 from hyle_compiler.pipeline import input_specs
 from hyle_compiler.read import read_model
-from hyle_compiler.samples import load_samples
+from hyle_compiler.samples import Samples, load_samples
 from hyle_compiler.simplify import simplify
+from hyle_substrates.mismatch import Mismatch
 from hyle_substrates.profile import Profile, load_profile
+from hyle_substrates.twin import TwinDriver
 
 from hyle.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 AGES_S = (25.0, 86400.0, 31536000.0)
-INSTANCES = 4
-SHORT = {"spsa": 40, "finite-difference": 4, "cma-es": 12}
+BATCH = 50
+COST = {"spsa": 4 * BATCH, "finite-difference": 42 * BATCH, "cma-es": 13 * BATCH, "forward-forward": 3 * BATCH}
+COST["phyll"] = COST["forward-forward"]
+TARGETS = ("pcm-generic", "rram-neurram", "flash-sonos", "sram-mc2ram", "mzi-64", "mrr-16", "slm-wang2022")
 
 
 def scaled(profile: Profile, factor: float) -> Profile:
-    """The profile with write errors, drift and noise `factor` times as large."""
+    """The profile with the noise of its reads, and on phase-change memory write errors and drift, `factor` times."""
     physics = dict(profile.physics)
-    physics["program_us"] = [value * factor for value in physics["program_us"]]
-    for law in ("drift_mean", "drift_std"):
-        physics[law] = {key: value * factor if key != "law" else value for key, value in physics[law].items()}
+    if profile.substrate == "pcm":
+        physics["program_us"] = [value * factor for value in physics["program_us"]]
+        for law in ("drift_mean", "drift_std"):
+            physics[law] = {key: value * factor if key != "law" else value for key, value in physics[law].items()}
     noise = msgspec.structs.replace(profile.noise, output_std=profile.noise.output_std * factor)
     return msgspec.structs.replace(profile, physics=physics, noise=noise)
 
 
-def judged(model: Any, layers: Any, profile: Profile, samples: Any, seed: int) -> list[float]:
-    """Mean accuracy at every age over devices that nobody trained on."""
+def judged(task: Task, driver: TwinDriver, held: Samples, writes: int = 1) -> list[float]:
+    """Accuracy at every age on one device, mean over several writes of it."""
     import torch
-    from hyle_compiler.adapt.matter import Drawn
+    from hyle_compiler.adapt.device import OnDevice
     from hyle_compiler.adapt.torch_view import torch_view
 
-    torch.manual_seed(seed)
-    view = torch_view(model, layers, profile)
-    x = [torch.tensor(array) for array in samples.arrays.values()]
-    labels = torch.tensor(samples.labels.astype(np.int64))
-    found = []
-    with torch.no_grad():
+    torch.manual_seed(task.seed)
+    view = torch_view(task.model, task.layers, task.profile)
+    x = [torch.tensor(array) for array in held.arrays.values()]
+    labels = torch.tensor(held.labels.reshape(-1).astype(np.int64))
+    scores = []
+    for _ in range(writes):
+        written = OnDevice(task, driver)
         for age in AGES_S:
-            generator = torch.Generator().manual_seed(10_000 + seed)
-            scores = []
-            for _ in range(INSTANCES):
-                with view.on(Drawn(profile, "affine", generator, age)):
-                    scores.append(float((view.logits(*x).argmax(1) == labels).float().mean()))
-            found.append(float(np.mean(scores)))
+            driver.advance(age)
+            written.look()
+            with torch.no_grad(), view.on(written):
+                scores.append(float((view.logits(*x).argmax(1) == labels).float().mean()))
+    found: list[float] = np.array(scores).reshape(writes, len(AGES_S)).mean(axis=0).tolist()
     return found
 
 
-def one(folder: Path, name: str | None, seed: int, twin: Profile, real: Profile, epochs: int) -> dict[str, Any]:
+def device(twin: Profile, share: float, seed: int) -> TwinDriver:
+    """Device `seed`: gains of weights, rows and columns off by `share` for good, and the noise that much larger."""
+    real = scaled(twin, 1.0 + share)
+    made = TwinDriver(real, 500 + seed, mismatch=Mismatch(share, share, share))
+    made.advance(3600.0)
+    return made
+
+
+def one(folder: Path, name: str | None, seed: int, twin: Profile, share: float, budget: int) -> dict[str, Any]:
     model = simplify(read_model(folder / "model.onnx"))
     parts, specs = partition(model), input_specs(model)
     calib, held = load_samples(folder / "calib.npz", specs), load_samples(folder / "eval.npz", specs)
     began, passes = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as scratch:
         layers = calibrated_layers(Path(scratch), model, parts.physical, calib, twin, 1, seed)
+        limit = Budget(steps=max(1, budget // COST.get(name or "", BATCH)), epochs=1000, batch=BATCH)
+        task = Task(model, layers, calib, twin, "affine", seed, limit, Path(scratch), augment="shift")
         if name is not None:
-            budget = Budget(epochs=epochs, steps=SHORT.get(name), batch=50)
-            driver = None
-            if name == "pat":
-                from hyle_substrates.twin import TwinDriver
-
-                driver = TwinDriver(real, seed + 77)
-                driver.advance(3600.0)
-            task = Task(model, layers, calib, twin, "affine", seed, budget, Path(scratch), driver)
-            adapted = load_method(name).run(task)
-            passes = adapted.passes
+            driver = None if name == "in-silico" else device(twin, share, seed)
+            adapted = load_method(name).run(replace(task, driver=driver))
+            passes = 0 if driver is None else adapted.passes
             write_back(model, parts.physical, adapted)
             parts = partition(model)
             layers = calibrated_layers(Path(scratch), model, parts.physical, calib, twin, 1, seed)
         seconds = time.monotonic() - began
-        scores = judged(model, layers, real, held, seed)
+        scores = judged(replace(task, layers=layers), device(twin, share, seed), held)
     return {"method": name or "as compiled", "seed": seed, "scores": scores, "passes": passes, "seconds": seconds}
 
 
@@ -130,12 +141,35 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
     path.write_text("\n".join(parts))
 
 
+def measured(args: argparse.Namespace, target: str, twin: Profile) -> list[dict[str, Any]]:
+    """All methods on one target: prints its table and returns its rows."""
+    fitting = [n for n in method_names() if load_method(n).needs.abilities <= abilities(twin)]
+    rows, table, base = [], [], []
+    for name in [None, *(args.methods if args.methods is not None else fitting)]:
+        folder = ROOT / "tests" / "data" / args.model
+        runs = [one(folder, name, s, twin, args.mismatch, args.budget) for s in range(args.seeds)]
+        row = {"method": runs[0]["method"], **{k: [r[k] for r in runs] for k in ("scores", "passes", "seconds")}}
+        rows.append({"target": target, **row})
+        means = [float(np.mean(s)) for s in row["scores"]]
+        base = base or means
+        won = [100 * (a - b) for a, b in zip(means, base, strict=True)]
+        ages = [f"{100 * np.mean([s[i] for s in row['scores']]):.2f}" for i in range(3)]
+        gain = "" if name is None else f"{np.mean(won):+.2f} ± {interval(won):.2f}"
+        table.append([row["method"], *ages, gain, f"{np.mean(row['passes']):.0f}", f"{np.mean(row['seconds']):.1f}"])
+        print(target, *table[-1], sep=" | ", flush=True)
+    title = f"{args.model}, {target}, noise times {args.factor:g}, mismatch {args.mismatch:.0%}, {args.seeds} seeds"
+    Console().table(title, ["method", "25 s", "1 d", "1 y", "won, 95 %", "passes", "seconds"], table)
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--model", default="digits_cnn")
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--mismatch", type=float, default=0.0)
+    parser.add_argument("--model", default="digits_mlp")
+    parser.add_argument("--targets", nargs="*", default=list(TARGETS))
+    parser.add_argument("--budget", type=int, default=6000, help="samples through the device, or its twin in silico")
+    parser.add_argument("--factor", type=float, default=1.0, help="the twin's noise, times the profile's")
+    parser.add_argument("--mismatch", type=float, default=0.15)
     parser.add_argument("--methods", nargs="*")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--json", type=Path)
@@ -146,28 +180,12 @@ def main() -> int:
         print("skipped: torch is not installed", file=sys.stderr)
         return 0
     torch.set_num_threads(1)
-    twin = scaled(load_profile("pcm-generic"), 2.0)
-    real = scaled(twin, 1.0 + args.mismatch)
-    fitting = [n for n in method_names() if load_method(n).needs.abilities <= abilities(twin)]
-    names = [None, *(args.methods if args.methods is not None else fitting)]
     rows: list[dict[str, Any]] = []
-    base: list[float] = []
-    table = []
-    for name in names:
-        runs = [one(ROOT / "tests" / "data" / args.model, name, s, twin, real, args.epochs) for s in range(args.seeds)]
-        row = {"method": runs[0]["method"], **{k: [r[k] for r in runs] for k in ("scores", "passes", "seconds")}}
-        rows.append(row)
-        means = [float(np.mean(s)) for s in row["scores"]]
-        base = base or means
-        won = [100 * (a - b) for a, b in zip(means, base, strict=True)]
-        ages = [f"{100 * np.mean([s[i] for s in row['scores']]):.2f}" for i in range(3)]
-        gain = "" if name is None else f"{np.mean(won):+.2f} ± {interval(won):.2f}"
-        table.append([row["method"], *ages, gain, f"{np.mean(row['passes']):.0f}", f"{np.mean(row['seconds']):.1f}"])
-        print(*table[-1], sep=" | ", flush=True)
-    title = f"{args.model}, pcm-generic doubled, one pair a weight, mismatch {args.mismatch:.0%}, {args.seeds} seeds"
-    Console().table(title, ["method", "25 s", "1 d", "1 y", "won, 95 %", "passes", "seconds"], table)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+    for target in args.targets:
+        twin = scaled(load_profile(target), args.factor)
+        rows += measured(args, target, twin)
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=1))
     if args.figure:
         figure(rows, args.figure)
     return 0

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from bench_accuracy import ROOT, prepared
-from bench_methods import AGES_S, interval, scaled
+from bench_methods import AGES_S, interval, judged, scaled
 from hyle_compiler.adapt.method import Adapted, Augment, Budget, Task
 from hyle_compiler.adapt.registry import load_method
 from hyle_compiler.adapting import calibrated_layers, write_back
@@ -72,27 +72,6 @@ def device(bench: Bench, share: float, number: int) -> TwinDriver:
     """Device `number`: not the twin, and the same one whenever it is asked for."""
     real = scaled(bench.twin, 1.0 + share)
     return TwinDriver(real, 500 + number, mismatch=Mismatch(share, share, share))
-
-
-def judged(task: Task, driver: TwinDriver, held: Samples, writes: int) -> list[float]:
-    """Accuracy at every age, mean over several writes of the device."""
-    import torch
-    from hyle_compiler.adapt.device import OnDevice
-    from hyle_compiler.adapt.torch_view import torch_view
-
-    torch.manual_seed(task.seed)
-    view = torch_view(task.model, task.layers, task.profile)
-    x = [torch.tensor(array) for array in held.arrays.values()]
-    labels = torch.tensor(held.labels.reshape(-1).astype(np.int64))
-    scores = []
-    for _ in range(writes):
-        written = OnDevice(task, driver)
-        for age in AGES_S:
-            driver.advance(age)
-            written.look()
-            with torch.no_grad(), view.on(written):
-                scores.append(float((view.logits(*x).argmax(1) == labels).float().mean()))
-    return np.array(scores).reshape(writes, len(AGES_S)).mean(axis=0).tolist()
 
 
 def task_of(bench: Bench, compensation: Any, seed: int, epochs: int) -> Task:

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "iio": "test_iio.py",
     "matter": "test_black_boxes.py",
     "several": "test_several.py",
+    "spice": "test_spice.py",
     "twin": "check_substrate",
 }
 

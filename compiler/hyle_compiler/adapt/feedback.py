@@ -58,11 +58,10 @@ def feedback(view: TorchView, matrices: dict[str, Tensor], slope: Slope, batch: 
 
 def train_by_feedback(task: Task, slope: Slope, epochs: int, rate: float) -> Adapted:
     """Train a task by direct feedback."""
-    from hyle_compiler.adapt.matter import Drawn
+    from hyle_compiler.adapt.site import Site
 
     loop = Loop(task, epochs)
-    matter = Drawn(task.profile, task.compensation, loop.generator)
-    loop.view.put(matter)
+    site = Site(loop)
     descent = Descent(loop.view, rate, loop.steps, None)
     matrices: dict[str, Tensor] = {}
 
@@ -71,4 +70,4 @@ def train_by_feedback(task: Task, slope: Slope, epochs: int, rate: float) -> Ada
         descent.apply()
         return float(loss)
 
-    return loop.run(step, matter)
+    return loop.run(step, site, evaluate=site.held_out)

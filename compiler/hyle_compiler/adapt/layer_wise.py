@@ -35,12 +35,11 @@ class LayerWise:
         """Train; contract: `Method.run`."""
         import torch
 
-        from hyle_compiler.adapt.matter import Drawn
+        from hyle_compiler.adapt.site import Site
         from hyle_compiler.adapt.training import Batch, Descent, Loop, objective
 
         loop = Loop(task, self.epochs)
-        matter = Drawn(task.profile, task.compensation, loop.generator)
-        loop.view.put(matter)
+        site = Site(loop)
         descent = Descent(loop.view, self.rate, loop.steps, None)
         for layer, teacher in zip(loop.view.physical, loop.teacher.physical, strict=True):
             layer.local = layer.record = teacher.record = True
@@ -57,7 +56,7 @@ class LayerWise:
             with torch.no_grad():
                 return float(objective(logits, batch))
 
-        return loop.run(step, matter)
+        return loop.run(step, site, evaluate=site.held_out)
 
 
 METHOD = LayerWise()

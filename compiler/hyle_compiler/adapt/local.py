@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -31,14 +32,13 @@ def train_by_contrast(task: Task, local: LocalLoss, epochs: int, rate: float) ->
     `local` takes a layer and its answers to positive and to negative data. The model keeps its form: at inference
     samples carry no label.
     """
-    from hyle_compiler.adapt.matter import Drawn
+    from hyle_compiler.adapt.site import Site
 
     labels = task.samples.labels
     if labels is None:
         raise AdaptError("This method needs labels.", remedy="Give samples with labels, or use layer-wise.")
     loop = Loop(task, epochs)
-    matter = Drawn(task.profile, task.compensation, loop.generator)
-    loop.view.put(matter)
+    site = Site(loop)
     descent = Descent(loop.view, rate, loop.steps, None)
     for layer in loop.view.physical:
         layer.local = layer.record = True
@@ -62,4 +62,5 @@ def train_by_contrast(task: Task, local: LocalLoss, epochs: int, rate: float) ->
         descent.apply()
         return float(loss.detach())
 
-    return loop.run(step, matter)
+    adapted = loop.run(step, site, evaluate=site.held_out)
+    return replace(adapted, passes=3 * adapted.passes)

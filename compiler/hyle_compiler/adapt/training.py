@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -39,6 +39,13 @@ class Batch:
 
 
 Trainer = Callable[[Batch], float]
+
+
+class Renewed(Protocol):
+    """What is told before every step."""
+
+    def renew(self) -> None:
+        """Make ready for the next step."""
 
 
 def objective(logits: Tensor, batch: Batch) -> Tensor:
@@ -108,7 +115,7 @@ class Loop:
     def run(
         self,
         step: Trainer,
-        matter: Drawn,
+        matter: Renewed,
         *,
         evaluate: Callable[[], float] | None = None,
         steps: int | None = None,
@@ -117,7 +124,7 @@ class Loop:
 
         Args:
             step: Learns from one batch and returns its loss.
-            matter: The twin; renewed before every step.
+            matter: Renewed before every step.
             evaluate: Held-out loss; by default over three ages of fixed devices.
             steps: Steps of this part of the training; all of them by default.
         """
