@@ -86,3 +86,20 @@ def test_training_on_a_device_that_differs_learns_that_device(given) -> None:  #
     adapted = load_method("pat").run(task)
     assert loss(adapted.matrices, adapted.biases) < before
     assert adapted.passes > 0
+
+
+@pytest.mark.parametrize("name", ["layer-wise", "dfa", "phyll"])
+def test_local_methods_learn_on_the_device_that_is_attached(given, name: str) -> None:  # type: ignore[no-untyped-def]
+    class Counted(TwinDriver):
+        writes = 0
+
+        def program(self, tile: int, targets: Any) -> Any:
+            type(self).writes += 1
+            return super().program(tile, targets)
+
+    it = given("digits_mlp")
+    driver = Counted(it.profile, 5, mismatch=OFF)
+    adapted = load_method(name).run(it.task(driver=driver, budget=Budget(epochs=1, steps=3, batch=50)))
+    # Written when it is attached, before the first step, and to be judged before and after: a tile a layer.
+    assert Counted.writes == 4 * len(it.parts.physical)
+    assert all(np.isfinite(m).all() for m in adapted.matrices.values())
