@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from bench_accuracy import ROOT, prepared
 from bench_methods import AGES_S, interval, judged, scaled
+from hyle_compiler.adapt.checkpoint import Checkpoint
 from hyle_compiler.adapt.method import Adapted, Augment, Budget, Task
 from hyle_compiler.adapt.registry import load_method
 from hyle_compiler.adapting import calibrated_layers, write_back
@@ -89,9 +90,11 @@ def task_of(bench: Bench, compensation: Any, seed: int, epochs: int) -> Task:
 def taught(bench: Bench) -> float:
     """Train on the twin once, for all devices, and keep it where the other methods begin; how long it took."""
     began = time.monotonic()
-    adapted = load_method("in-silico").run(task_of(bench, "affine", 0, bench.epochs))
+    task = task_of(bench, "affine", 0, bench.epochs)
+    adapted = load_method("in-silico").run(task)
     kept = {f"{name}/matrix": matrix for name, matrix in adapted.matrices.items()}
-    np.savez(bench.start, **kept, **{f"{name}/bias": bias for name, bias in adapted.biases.items()})  # type: ignore[arg-type]
+    biases = {f"{name}/bias": bias for name, bias in adapted.biases.items()}
+    Checkpoint(replace(task, checkpoint=bench.start)).write(kept | biases)
     return time.monotonic() - began
 
 

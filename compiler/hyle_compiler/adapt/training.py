@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from hyle_substrates.driver import DeviceError
 
+from hyle_compiler.adapt.augment import augmented
 from hyle_compiler.adapt.checkpoint import Checkpoint
+from hyle_compiler.adapt.descent import Descent
 from hyle_compiler.adapt.matter import Drawn
 from hyle_compiler.adapt.method import Adapted, AdaptError, Augment, Outcome, Task
-from hyle_compiler.adapt.torch_view import Matter, PhysicalLayer, TorchView, torch_view
+from hyle_compiler.adapt.torch_view import Matter, torch_view
 from hyle_compiler.progress import Advance
 
-__all__ = ["Batch", "Descent", "Loop", "Trainer", "clip_columns", "objective", "schedule"]
+__all__ = ["Batch", "Descent", "Loop", "Trainer", "objective"]
 
 Tensor: TypeAlias = torch.Tensor
 HELD_OUT = 0.1
@@ -60,13 +62,6 @@ def objective(logits: Tensor, batch: Batch) -> Tensor:
         return soft * TEMPERATURE**2
     hard = torch.nn.functional.cross_entropy(logits, batch.labels)
     return (1.0 - SOFT_SHARE) * hard + SOFT_SHARE * TEMPERATURE**2 * soft
-
-
-def clip_columns(layer: PhysicalLayer, deviations: float) -> None:
-    """Clip weights at so many standard deviations of their column: the range of the matter is for all of them."""
-    bound = deviations * layer.matrix.detach().std(0, correction=0)
-    with torch.no_grad():
-        layer.matrix.clamp_(-bound, bound)
 
 
 class Loop:
@@ -177,7 +172,7 @@ class Loop:
     def batch(self, which: Any, augment: Augment = "none") -> Batch:
         """The samples of some indices, varied, with the float model's answers."""
         chosen = torch.as_tensor(which)
-        inputs = tuple(_augmented(x[chosen], augment, self.generator) for x in self._inputs)
+        inputs = tuple(augmented(x[chosen], augment, self.generator) for x in self._inputs)
         with torch.no_grad():
             teacher = self.teacher.logits(*inputs)
         return Batch(inputs, None if self._labels is None else self._labels[chosen], teacher)
@@ -255,72 +250,3 @@ class Loop:
 
 class _StopError(Exception):
     """Leaves the loops."""
-
-
-def _augmented(x: Tensor, augment: Augment, generator: torch.Generator) -> Tensor:
-    """Shift images by up to an eighth (and mirror them); channels may come first or last."""
-    if augment == "none" or x.ndim != 4:
-        return x
-    last = x.shape[-1] < x.shape[1]
-    image = x.movedim(-1, 1) if last else x
-    reach = max(1, image.shape[-1] // 8)
-    if augment == "shift+flip":
-        mirrored = torch.rand(len(x), generator=generator) < 0.5
-        image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
-    wide = torch.nn.functional.pad(image, (reach,) * 4)
-    size_y, size_x = image.shape[2:]
-    dy, dx = torch.randint(0, 2 * reach + 1, (2, len(x)), generator=generator)
-    rows = (dy[:, None] + torch.arange(size_y))[:, None, :, None]
-    cols = (dx[:, None] + torch.arange(size_x))[:, None, None, :]
-    which = torch.arange(len(x))[:, None, None, None]
-    moved = wide[which, torch.arange(image.shape[1])[None, :, None, None], rows, cols]
-    return moved.movedim(1, -1) if last else moved
-
-
-def schedule(rate: float, steps: int, warm_up: int = 20) -> Callable[[int], float]:
-    """Learning rate by step: linear warm-up, then a cosine to zero."""
-
-    def at(step: int) -> float:
-        if step < warm_up:
-            return rate * (step + 1) / warm_up
-        return 0.5 * rate * (1.0 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
-
-    return at
-
-
-class Descent:
-    """Adam with a schedule and weight clipping, on the physical layers' parameters.
-
-    Steps are relative: to the root mean square of a layer's weights, and for its bias of its answers, so that layers
-    whose inputs are pixels and layers whose inputs are features learn alike.
-
-    Args:
-        view: The model.
-        rate: Highest relative learning rate.
-        steps: Steps of the schedule.
-        clip: Weights are clipped at so many standard deviations of their column; None for not at all.
-    """
-
-    def __init__(self, view: TorchView, rate: float, steps: int, clip: float | None) -> None:
-        self._layers, self._clip = view.physical, clip
-        self._scales: list[float] = []
-        groups = []
-        for layer in self._layers:
-            weights = float(layer.matrix.detach().square().mean().sqrt())
-            answers = float(np.sqrt(np.mean(layer.calibrated.wanted.astype(np.float64) ** 2)))
-            for parameter, scale in ((layer.matrix, weights), (layer.bias, 0.1 * answers)):
-                groups.append({"params": [parameter]})
-                self._scales.append(scale or 1.0)
-        self._adam = torch.optim.Adam(groups, lr=rate)
-        self._rate, self._step = schedule(rate, steps), 0
-
-    def apply(self) -> None:
-        """Take one step along the gradients that are there, then clear them."""
-        for group, scale in zip(self._adam.param_groups, self._scales, strict=True):
-            group["lr"] = self._rate(self._step) * scale
-        self._step += 1
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
-        if self._clip is not None:
-            for layer in self._layers:
-                clip_columns(layer, self._clip)
