@@ -79,7 +79,7 @@ def adapt(
     Raises:
         AdaptError: The method does not fit, says which ones do; or the samples do not serve.
     """
-    samples = wish.samples or calibration
+    samples = calibration if wish.samples is None else wish.samples
     _check_labels(samples, model)
     method_name, why = wish.method, "asked for"
     if method_name == "auto":
@@ -185,14 +185,14 @@ def _check_labels(samples: Samples, model: ir.Model) -> None:
         raise AdaptError("There is nothing to learn from.", remedy="Give samples, first axis the sample.")
     if samples.labels is None:
         return
-    shape = model.graph.outputs[0].shape
+    labels, shape = samples.labels, model.graph.outputs[0].shape
     classes = shape[-1] if shape is not None and len(shape) else None
-    low, high = int(samples.labels.min()), int(samples.labels.max())
-    if samples.labels.dtype.kind not in "iu" or low < 0 or (isinstance(classes, int) and high >= classes):
-        raise AdaptError(
-            f"Labels run from {low} to {high} ({samples.labels.dtype}); the model has {classes} outputs.",
-            remedy="Give integer labels from 0 to the number of outputs less one.",
-        )
+    remedy = "Give one integer label a sample, from 0 to the number of outputs less one."
+    if labels.dtype.kind not in "iu" or labels.size != len(samples):
+        raise AdaptError(f"Labels of {labels.dtype} in the shape {labels.shape} are no classes.", remedy=remedy)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (isinstance(classes, int) and high >= classes):
+        raise AdaptError(f"Labels run from {low} to {high}; the model has {classes} outputs.", remedy=remedy)
 
 
 def _told(name: str, why: str, adapted: Adapted) -> dict[str, Any]:

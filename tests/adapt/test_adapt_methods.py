@@ -66,11 +66,44 @@ def test_the_verb_lists_the_methods_and_says_which_a_target_refuses(capsys: pyte
 def test_labels_that_the_model_cannot_give_are_refused(given, labels, tmp_path) -> None:  # type: ignore[no-untyped-def]
     it = given()
     wrong = Samples(it.samples.arrays, labels[: len(it.samples)])
-    with pytest.raises(AdaptError, match="Labels run from"):
+    with pytest.raises(AdaptError, match="Labels"):
         adapt(
             tmp_path, it.model, it.parts.physical, it.samples, PCM, Adaptation("none", wrong),
             copies=1, compensation="affine", seed=0,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.eye(10, dtype=np.int64), np.full(10, np.nan), np.array(list("abcdefghij")), np.zeros(9, np.int64)],
+    ids=["one hot", "nan", "text", "too few"],
+)
+def test_labels_that_are_no_classes_are_refused(given, labels, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    it = given()
+    wrong = Samples(it.samples.head(10).arrays, labels)
+    with pytest.raises(AdaptError, match="are no classes"):
+        adapt(
+            tmp_path, it.model, it.parts.physical, it.samples, PCM, Adaptation("none", wrong),
+            copies=1, compensation="affine", seed=0,
+        )  # fmt: skip
+
+
+def test_no_data_are_refused(given, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    it = given()
+    with pytest.raises(AdaptError, match="nothing to learn from"):
+        adapt(
+            tmp_path, it.model, it.parts.physical, it.samples, PCM, Adaptation("none", it.samples.head(0)),
+            copies=1, compensation="affine", seed=0,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["in-silico", "spsa"])
+def test_one_sample_is_too_few_to_train_on(given, name) -> None:  # type: ignore[no-untyped-def]
+    if load_method(name).needs.torch:
+        pytest.importorskip("torch")
+    it = given()
+    with pytest.raises(AdaptError, match="One sample"):
+        load_method(name).run(it.task(samples=it.samples.head(1)))
 
 
 @pytest.mark.parametrize("name", ["digits_mlp", "digits_cnn"])
