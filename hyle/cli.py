@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from hyle_errors import HyleError
+from hyle_errors import HyleError, did_you_mean
 
 from hyle.console import Console
 
@@ -133,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     if name not in VERBS:
-        print(f"error: {name!r} is no verb of hyle.\n\n{_usage()}", file=sys.stderr)
+        near = did_you_mean(name, VERBS)
+        print(f"error: {name!r} is no verb of hyle.\n{near or _usage()}".rstrip(), file=sys.stderr)
         return 2
     try:
         verb = _load(name)

@@ -2,7 +2,7 @@
 
 from hyle_errors import CallerError
 
-__all__ = ["CalibrationError", "ModelError", "OutputError", "PlacementError", "VerificationError"]
+__all__ = ["CalibrationError", "ModelError", "OptionError", "OutputError", "PlacementError", "VerificationError"]
 
 
 class ModelError(CallerError):
@@ -15,6 +15,10 @@ class CalibrationError(CallerError):
 
 class PlacementError(CallerError):
     """The model does not fit the substrate."""
+
+
+class OptionError(CallerError):
+    """An option with a value that cannot be."""
 
 
 class OutputError(CallerError):

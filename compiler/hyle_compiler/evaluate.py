@@ -20,6 +20,9 @@ from hyle_substrates.profile import Profile, decode_profile, several_devices
 from hyle_substrates.twin import TwinDriver
 
 from hyle_compiler.activations import run_in_batches, start_session
+from hyle_compiler.durations import format_duration
+from hyle_compiler.errors import CalibrationError, ModelError
+from hyle_compiler.progress import Counted
 from hyle_compiler.samples import InputSpec, Samples, load_samples
 from hyle_compiler.segments import DATATYPES
 
@@ -125,8 +128,9 @@ def evaluate_folder(
         driver = TwinDriver(profile, seed)
         body = Body(folder, manifest, programming, golden, driver, threads=threads)
         body.program()
-        for age in ages_s:
-            progress(f"evaluating: instance {number + 1} of {len(seeds)}, age {age:g} s")
+        for step, age in enumerate(ages_s):
+            where = f"evaluating: instance {number + 1} of {len(seeds)}, age {format_duration(age)}"
+            progress(Counted(where, done=number * len(ages_s) + step, total=len(seeds) * len(ages_s)))
             driver.advance(age)
             with _seeded_noise(seed, age):
                 body.recalibrate()
@@ -182,6 +186,10 @@ def evaluate_bundle(
 
     Without labels the score is the agreement with the float model, or, where none is given, with exact matter.
     """
+    if not seeds:
+        raise CalibrationError("There is no device instance to evaluate.", remedy="Give --instances of 1 or more.")
+    if float_model is not None and not float_model.is_file():
+        raise ModelError(f"There is no file {float_model}.", remedy="Give the path of the float ONNX model.")
     profile = several_devices(decode_profile((folder / "profile.toml").read_bytes()), manifest.devices)
     samples = load_samples(data, specs_of(manifest))
     first = manifest.outputs[0].name

@@ -28,7 +28,7 @@ from hyle_compiler.boxes import attach_boxes, box_report, describe_boxes, take_t
 from hyle_compiler.build import Identity, build
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.cost import cost_as_json
-from hyle_compiler.errors import ModelError, OutputError, PlacementError, VerificationError
+from hyle_compiler.errors import ModelError, OptionError, OutputError, PlacementError, VerificationError
 from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_body, run_batches, score
 from hyle_compiler.fitting.graph import read_fit
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
@@ -50,6 +50,8 @@ __all__ = ["Compiled", "Options", "compile_model", "input_specs"]
 Array = np.ndarray[Any, Any]
 VERIFY_AGES_S = (25.0, 86400.0, 31536000.0)
 VERIFY_SAMPLES = 256
+MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+MODEL_VERSION = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 IDEAL_TOLERANCE = 1e-4
 EDGE_SHARE = 0.05
 
@@ -137,11 +139,32 @@ def compile_model(
         CallerError: The model, the samples, the target or the output cannot be used; says why and what to do.
     """
     options = options or Options()
+    _check_options(options)
     profile = several_devices(profile, options.devices)
     if out.is_dir() or not out.parent.is_dir():
         raise OutputError(f"{out} cannot be written.", remedy="Give the path of a file in a folder that exists.")
     with tempfile.TemporaryDirectory(prefix="hyle-") as scratch:
         return _compile(Path(scratch), model_path, calibration, profile, profile_text, out, options, key, progress)
+
+
+def _check_options(options: Options) -> None:
+    """Refuse before any work what would be refused at the end."""
+    for word, value, least in (
+        ("seed", options.seed, 0),
+        ("counter", options.counter, 0),
+        ("instances", options.instances, 1),
+        ("devices", options.devices, 1),
+        ("replicas", options.most_replicas, 1),
+        ("epochs", 1 if options.epochs is None else options.epochs, 1),
+    ):
+        if value < least:
+            raise OptionError(f"--{word} {value} is too small.", remedy=f"Give {least} or more.")
+    for word, text, pattern in (("name", options.name, MODEL_NAME), ("version", options.version, MODEL_VERSION)):
+        if text is not None and not re.fullmatch(pattern, text):
+            raise OptionError(
+                f"{text!r} is no {word} for a bundle.",
+                remedy="Use letters, digits, '.', '_' and '-' (a version also '+'), a letter or digit first.",
+            )
 
 
 def _compile(

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-__all__ = ["Advance"]
+__all__ = ["Advance", "Counted"]
+
+
+class Counted(str):
+    """A line that says how far something is; as text it is the whole line.
+
+    Attributes:
+        done: Steps that are done.
+        total: Steps of the whole.
+    """
+
+    done: int
+    total: int
+
+    def __new__(cls, text: str, *, done: int, total: int) -> Counted:
+        """Make the line; `text` says what is being done before a colon."""
+        made = super().__new__(cls, text)
+        made.done, made.total = done, total
+        return made
 
 
 class Advance(str):

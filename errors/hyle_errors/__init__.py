@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["CallerError", "HyleError", "InternalError"]
+from collections.abc import Iterable
+
+__all__ = ["CallerError", "HyleError", "InternalError", "did_you_mean"]
 
 
 class HyleError(Exception):
@@ -32,3 +34,19 @@ class CallerError(HyleError):
 
 class InternalError(HyleError):
     """Our fault or the environment's; exit code 1."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that begins a remedy, where a word is close to a known one; else nothing.
+
+    Args:
+        word: What was written.
+        known: What could have been meant.
+
+    Returns:
+        `Did you mean 'NAME'? ` with a space behind it, or an empty string.
+    """
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""

@@ -162,13 +162,15 @@ def _black_boxes(pairs: list[str]) -> dict[str, Path]:
 
 
 def _render_cost(cost: dict[str, Any]) -> None:
+    from hyle_compiler.quantities import si
+
     parts = [f"{100 * cost['utilisation']:.0f} % of the cells in use"]
     if cost["devices"] > 1:
         parts.append(f"{cost['devices']} devices of {cost['tiles_a_device']} tiles")
     for key, unit, word in (("latency_s", "s", "latency"), ("energy_j", "J", "energy"), ("program_s", "s", "to write")):
         if cost[key] is not None:
-            beside = f" (digital: {cost['digital'][key]:.3g} {unit})" if key in cost["digital"] else ""
-            parts.append(f"{word} {cost[key]:.3g} {unit}{beside}")
+            beside = f" (digital: {si(cost['digital'][key], unit)})" if key in cost["digital"] else ""
+            parts.append(f"{word} {si(cost[key], unit)}{beside}")
     print("cost: " + ", ".join(parts))
 
 
@@ -176,7 +178,7 @@ def _render_budget(budget: dict[str, Any], console: Console) -> None:
     rows = [
         [
             f"{100 * p['share_of_macs']:.1f}",
-            f"{100 * p['drop']:.2f} ± {100 * p['standard_error']:.2f}",
+            f"{100 * p['drop'] + 0.0:.2f} ± {100 * p['standard_error']:.2f}".replace("-0.00 ", "0.00 "),
             str(p["replicas"]),
             "clipped" if p["clipped"] else "",
             str(p["tiles"]),

@@ -48,6 +48,8 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
 
 def render(result: dict[str, object], console: Console) -> None:
     """Print the bundle's identity, layers and files."""
+    from hyle_compiler.durations import format_duration
+
     report = cast(dict[str, Any], result["report"])
     print(f"{result['name']} {result['version']} (counter {result['counter']}) for {result['target']}")
     print(f"by {result['compiler']}")
@@ -64,5 +66,5 @@ def render(result: dict[str, object], console: Console) -> None:
         "files", ["file", "bytes", "sha256"], [[name, f["size"], f["sha256"][:16]] for name, f in files.items()]
     )
     accuracy = report["calibration"]
-    ages = ", ".join(f"{100 * a['mean']:.2f} % after {a['age_s']:g} s" for a in accuracy["ages"])
+    ages = ", ".join(f"{100 * a['mean']:.2f} % after {format_duration(a['age_s'])}" for a in accuracy["ages"])
     print(f"expected {accuracy['metric']} (calibration samples): float {100 * accuracy['float']:.2f} %; {ages}")

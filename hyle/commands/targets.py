@@ -9,6 +9,8 @@ from hyle.console import Console
 
 HELP = "List the substrates, or show one's constraint sheet with its sources."
 
+UNBOUNDED = 2**20
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
@@ -35,12 +37,20 @@ def render(result: dict[str, object], console: Console) -> None:
     if result["one"]:
         _sheet(targets[0], "")
         return
-    for target in targets:
-        array = target["array"]
-        print(f"{target['name']:16} {target['substrate']:8} {array['rows']} x {array['cols']:<8} {target['title']}")
+    _aligned([(one["name"], one["substrate"], _size(one["array"]), one["title"]) for one in targets])
     print("\nblack boxes, to be fitted first: hyle fit matter --option profile=NAME -o TWIN.onnx")
-    for box in cast(list[dict[str, Any]], result["black_boxes"]):
-        print(f"{box['name']:22} {box['black_box']:14} {box['inputs']:3} -> {box['outputs']:<3} {box['title']}")
+    boxes = cast(list[dict[str, Any]], result["black_boxes"])
+    _aligned([(one["name"], one["black_box"], f"{one['inputs']} -> {one['outputs']}", one["title"]) for one in boxes])
+
+
+def _size(array: dict[str, Any]) -> str:
+    return "no bound" if array["rows"] >= UNBOUNDED else f"{array['rows']} x {array['cols']}"
+
+
+def _aligned(rows: list[tuple[str, str, str, str]]) -> None:
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + f"  {row[3]}")
 
 
 def _sheet(table: dict[str, Any], prefix: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from hyle_errors import CallerError
+from hyle_errors import CallerError, did_you_mean
 
 __all__ = [
     "Adc",
@@ -261,8 +261,9 @@ def find_profile(name: str) -> tuple[Profile, bytes]:
     path = Path(name) if name.endswith(".toml") else _bundled().get(name)
     if path is None or not path.is_file():
         known = ", ".join(profile_names())
+        near = did_you_mean(name, profile_names())
         raise ProfileError(
-            f"There is no target {name!r}.", remedy=f"Choose one of: {known}; or give the path of a .toml file."
+            f"There is no target {name!r}.", remedy=f"{near}Choose one of: {known}; or give the path of a .toml file."
         )
     text = path.read_bytes()
     return decode_profile(text, path.name), text

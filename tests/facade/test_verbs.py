@@ -205,3 +205,47 @@ def test_training_is_told_line_by_line_and_drawn_as_a_bar_on_a_terminal(
     drawn = capsys.readouterr().err
     assert "loss 0.5000" in drawn
     assert "200 passes" in drawn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["comple"], "compile"),
+        (["targets", "pcm-hermse"], "pcm-hermes"),
+        (["methods", "--target", "ram-neurram"], "rram-neurram"),
+    ],
+)
+def test_a_slip_of_the_pen_is_met_with_what_was_meant(
+    arguments: list[str], near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert f"Did you mean {near!r}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--instances", "0"),
+        ("--seed", "-1"),
+        ("--counter", "-1"),
+        ("--devices", "0"),
+        ("--name", "a b/c"),
+        ("--version", "v 1"),
+    ],
+)
+def test_an_impossible_option_is_refused_before_any_work(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(DIGITS / "model.onnx"), "--calib", str(DIGITS / "calib.npz"), "-o", str(tmp_path / "m.hyle")]
+    assert main(["compile", *files, "--target", "pcm-generic", f"{option}={value}"]) == 2
+    said = capsys.readouterr().err
+    assert "reading the model" not in said
+    assert value in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_instances_and_no_float_model_are_said(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["evaluate", str(bundle), "--data", str(DIGITS / "eval.npz")]
+    assert main([*data, "--instances", "0"]) == 2
+    assert main([*data, "--model", "nowhere.onnx"]) == 2
+    assert "nowhere.onnx" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import cast
 
+from hyle_errors import did_you_mean
 from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import load_substrate
 
@@ -54,7 +55,8 @@ def load_method(name: str) -> Method:
         AdaptError: There is no such method, or it needs a package that is not installed.
     """
     if name not in METHODS:
-        raise AdaptError(f"There is no method {name!r}.", remedy=f"Choose one of: auto, {', '.join(METHODS)}.")
+        near = did_you_mean(name, ["auto", *METHODS])
+        raise AdaptError(f"There is no method {name!r}.", remedy=f"{near}Choose one of: auto, {', '.join(METHODS)}.")
     return cast(Method, import_module(f"hyle_compiler.adapt.{METHODS[name]}").METHOD)
 
 
