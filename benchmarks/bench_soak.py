@@ -56,9 +56,9 @@ def make_model(folder: Path, version: int) -> tuple[Path, Floats]:
     return bundle, weights
 
 
-def start(folder: Path, engine: str) -> tuple[subprocess.Popen[bytes], str]:
+def start(folder: Path, engine: str, watch_s: float) -> tuple[subprocess.Popen[bytes], str]:
     config, ready = folder / "agent.toml", folder / "ready"
-    config.write_text(f'engine = "{engine}"\nself_test_interval_s = 5.0\nqueue = 64\n')
+    config.write_text(f'engine = "{engine}"\nself_test_interval_s = 5.0\nqueue = 64\nwatch_s = {watch_s}\n')
     command = [sys.executable, "-m", "hyle", "agent", "run", "--config", str(config), "--listen", "127.0.0.1:0"]
     command += ["--store", str(folder / "store"), "--insecure", "--profile", "ideal", "--ready-file", str(ready)]
     with (folder / "log").open("wb") as log:
@@ -134,7 +134,7 @@ def soak(folder: Path, seconds: float, calls: int, engine: str) -> int:
     every_s = min(60.0, seconds / 4)
     made = {str(version): make_model(folder, version) for version in range(1, max(2, int(seconds / every_s)) + 1)}
     answers = {version: weights for version, (_, weights) in made.items()}
-    process, address = start(folder, engine)
+    process, address = start(folder, engine, every_s / 4)
     with hyle.connect(address) as operator:
         operator.deploy(made["1"][0])
     tally, readings = Tally(), []

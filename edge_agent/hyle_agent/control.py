@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hyle_bundle.manifest import FileEntry
-from hyle_bundle.override import Override
-from hyle_bundle.signature import SignatureError
 from hyle_substrates.driver import DeviceError
 
+from hyle_agent.admission import Admission
 from hyle_agent.care import Care
-from hyle_agent.errors import ConflictError, NotFoundError, NotReadyError, UntrustedError
+from hyle_agent.errors import ConflictError, NotFoundError, NotReadyError
 from hyle_agent.events import Events
 from hyle_agent.fallbacks import Fallbacks
-from hyle_agent.installation import Installation, is_older, refuse_older
-from hyle_agent.loading import Admitted, SlotLoader
+from hyle_agent.installation import Installation
+from hyle_agent.loading import SlotLoader
 from hyle_agent.models import Model, Models, Tested
 from hyle_agent.policy import Policy
 from hyle_agent.store import Store
@@ -62,6 +60,7 @@ class Controller:
         self._store, self._loader, self._models, self._changed = store, loader, models, changed
         self._slots = Switch(store, loader)
         self._installation = Installation(store, loader, self._slots)
+        self._admission = Admission(store, loader.trust, self._policy.node)
         self._trials = Trials(store, self._slots, self._events, self._policy)
         fallbacks = Fallbacks(loader.make, self._policy, threads=loader.threads)
         self.care = Care(loader, self._slots, fallbacks, self._trials, self._events, self._policy)
@@ -78,7 +77,7 @@ class Controller:
         admitted = self._loader.admit(manifest, signature)
         model = self._models.find(admitted.manifest.name)
         if not model.state.letter(admitted.digest):
-            self._admitted(model, admitted, override)
+            self._admission.check(model, admitted, override)
         return self.uploads.announce(admitted.manifest)
 
     def install(self, manifest: bytes, signature: bytes, override: bytes = b"") -> Installed:
@@ -94,7 +93,7 @@ class Controller:
         if slot:
             return Installed(model.name, slot, admitted.digest, self._slots.ensure(model, slot)[1])
         self._trials.refuse_overwriting(model)
-        leave = self._admitted(model, admitted, override)
+        leave = self._admission.check(model, admitted, override)
         tested = self._installation.install(model, admitted, manifest, signature, leave)
         if leave is not None:
             message = f"version {admitted.manifest.version} was let in by an operator's override"
@@ -249,21 +248,6 @@ class Controller:
     def challenge(self) -> str:
         """Return what an override must name now."""
         return self._store.floors.challenge()
-
-    def _admitted(self, model: Model, admitted: Admitted, override: bytes) -> Override | None:
-        """Refuse what may not be installed now; returns the operator's leave if it needs one."""
-        counter = admitted.manifest.counter
-        newest = is_older(model, counter, self._store.floors.floor(model.name))
-        if not newest:
-            return None
-        if not override:
-            refuse_older(admitted, newest)
-        leave, _ = self._loader.trust.override(override)
-        try:
-            leave.check(model.name, counter, self._policy.node, self.challenge(), time.time())
-        except SignatureError as error:
-            raise UntrustedError(error.message, remedy=error.remedy) from error
-        return leave
 
     def _finish(self) -> None:
         try:

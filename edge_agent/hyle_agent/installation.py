@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from hyle_bundle.manifest import Manifest
 from hyle_bundle.override import Override
 from msgspec.structs import replace
 
-from hyle_agent.errors import ConflictError
 from hyle_agent.loading import Admitted, SlotLoader
 from hyle_agent.models import Loaded, Model, Tested
 from hyle_agent.slots import SlotRecord
 from hyle_agent.store import Store
 from hyle_agent.switch import Switch
 
-__all__ = ["Installation", "is_older", "refuse_older"]
+__all__ = ["Installation"]
 
 
 class Installation:
@@ -67,32 +65,3 @@ class Installation:
         model.tested[admitted.digest] = tested
         model.reason = model.reason or ("" if state.active else "no slot is active")
         return tested
-
-
-def is_older(model: Model, counter: int, floor: int) -> int:
-    """Return the counter that `counter` is lower than: the model's floor or that of what serves; 0 if it is not.
-
-    Args:
-        model: What is installed of it.
-        counter: Of what is to be installed.
-        floor: The model's.
-    """
-    active = model.state.slots.get(model.state.active)
-    newest = max(floor, active.counter if active else 0)
-    return newest if counter < newest else 0
-
-
-def refuse_older(admitted: Admitted, newest: int) -> None:
-    """Refuse a bundle that is older than what was here.
-
-    Raises:
-        ConflictError: Always.
-    """
-    counter = admitted.manifest.counter
-    message = f"{_words(admitted.manifest)} is older than what is installed: counter {counter}, installed {newest}."
-    remedy = "Use `hyle rollback`, compile it anew with a higher counter, or sign an override with `hyle override`."
-    raise ConflictError(message, remedy=remedy)
-
-
-def _words(manifest: Manifest) -> str:
-    return f"{manifest.name} {manifest.version}"

@@ -15,6 +15,7 @@ from hyle_agent.disk import explained, replace_file
 from hyle_agent.errors import StoreError, StoreFullError
 from hyle_agent.slots import ModelState, SlotRecord, decode_state, encode_state
 from hyle_agent.store import Store
+from hyle_bundle import open_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 from test_agent_control import refused, version_that_answers
@@ -173,3 +174,18 @@ def test_a_real_full_disk_is_said_clearly_and_the_old_bundle_serves(tmp_path: Pa
         assert operator.deploy(bundle).self_test.passed
         assert version_that_answers(channel) == 3
         assert debris(store) == []
+
+
+def test_bundles_that_are_sent_and_never_installed_take_the_room_of_one(
+    operator: Operator, tmp_path: Path, store: Path
+) -> None:
+    operator.deploy(make_bundle(tmp_path, 1))
+    for version in range(2, 8):
+        with open_bundle(make_bundle(tmp_path, version, padding=5000)) as bundle:
+            operator.upload(bundle, operator.plan(bundle))
+            wanted = {entry.sha256 for entry in bundle.manifest.files.values()}
+    kept = {path.name for path in (store / "blobs").iterdir()}
+    assert wanted <= kept
+    assert len(kept - wanted) == 3  # what the serving slot has and the last bundle has not
+    operator.deploy(make_bundle(tmp_path, 7, padding=5000))
+    assert debris(store) == []
