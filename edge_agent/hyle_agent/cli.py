@@ -79,7 +79,8 @@ def _device(config: Config) -> Callable[[Mapping[str, str]], Driver]:
 def _leave_no_core() -> None:
     """Keep what is in memory, requests among it, out of core files and out of what collects them through a pipe.
 
-    A limit of 0 forbids files only; at 1 byte Linux neither writes a file nor starts the collector (core(5), coredump.c).
+    A limit of 0 forbids files only; at 1 byte Linux neither writes a file nor starts the collector (core(5),
+    coredump.c).
     """
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     limit = 1 if most == resource.RLIM_INFINITY else min(1, most)
