@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -19,6 +20,7 @@ from hyle_protos.control import control_pb2, control_pb2_grpc
 from hyle_protos.inference import inference_pb2, inference_pb2_grpc
 from served import Served, hyle
 
+Float64s = np.ndarray[Any, np.dtype[np.float64]]
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "tests/data/digits_mlp"
 HERE = Path(__file__).parent
@@ -55,15 +57,18 @@ class Lender:
 
     def ask(self) -> tuple[float, str]:
         """Accuracy of what serves, and what answered; raises grpc.RpcError."""
+        logits, labels, substrate = self._answers()
+        return float(np.mean(logits.argmax(1) == labels)), substrate
+
+    def _answers(self) -> tuple[Float64s, np.ndarray[Any, Any], str]:
         with np.load(DIGITS / "eval.npz") as data, grpc.insecure_channel(self.address) as channel:
             name = next(key for key in data if key != "labels")
             x = data[name].astype(np.float32)
             request = inference_pb2.ModelInferRequest(model_name="digits", raw_input_contents=[x.tobytes()])
             request.inputs.add(name=name, datatype="FP32", shape=x.shape)
             answer = inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=20)
-            got = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(len(x), -1)
-            accuracy = float(np.mean(got.argmax(1) == data["labels"].reshape(-1)))
-            return accuracy, answer.parameters["substrate"].string_param
+            logits = np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(len(x), -1).astype(np.float64)
+            return logits, data["labels"].reshape(-1), answer.parameters["substrate"].string_param
 
     def refused(self) -> grpc.RpcError | None:
         """The error of an inference, or None if it is answered."""

@@ -16,7 +16,7 @@ import pytest
 from hyle_errors import CallerError
 from hyle_protos.control import failure_pb2
 from hyle_protos.maintenance import maintenance_pb2, maintenance_pb2_grpc
-from hyle_substrates.driver import DeviceAwayError, LeaseLostError
+from hyle_substrates.driver import DeviceAwayError, DeviceError, LeaseLostError
 from hyle_substrates.leased import LeasedDriver, lease
 from lending import EXPIRE_S, GRACE_S, Holder, Lender, Wire, lending, until
 from rigs import remote_twin
@@ -221,6 +221,26 @@ def test_a_device_that_goes_away_under_a_lease_serves_again_once_it_is_back(tmp_
         assert agent.ask()[0] >= GOOD
         assert agent.proven()
     rig.unplug()
+
+
+@pytest.mark.parametrize("engine", ["aio", "completion-queue"])
+def test_either_engine_lends_and_stops_under_a_lease_without_waiting_for_its_holder(
+    tmp_path: Path, engine: str
+) -> None:
+    with lending(tmp_path, None, **{"drain_s = 2.0": f'drain_s = 30.0\nengine = "{engine}"'}) as agent:
+        driver = leased(agent.address)
+        driver.program(63, np.full((4, 4), 127, dtype=np.int32))
+        assert driver.apply([63], np.full((9000, 4), 20, dtype=np.int32)).shape == (9000, 4)
+        with pytest.raises(DeviceError, match="no tile 64"):
+            driver.program(64, np.full((4, 4), 127, dtype=np.int32))
+        with pytest.raises(DeviceError, match="exceeds"):
+            driver.apply([63], np.full((1, 4), 128, dtype=np.int32))
+        began = time.monotonic()
+        agent.served.process.send_signal(signal.SIGTERM)
+        agent.served.process.communicate(timeout=60)
+        assert agent.served.process.returncode == 0
+        assert time.monotonic() - began < 25.0
+        driver.close()
 
 
 def test_a_device_is_lent_to_operators_only(tmp_path: Path, bundle: Path) -> None:
