@@ -16,7 +16,7 @@ from hyle_compiler.errors import CalibrationError, ModelError
 from hyle_compiler.partition import Candidate
 from hyle_compiler.samples import Samples
 
-__all__ = ["BATCH", "Collector", "Observed", "float_session", "observe", "run_in_batches"]
+__all__ = ["BATCH", "Collector", "Observed", "float_session", "joined", "observe", "run_in_batches"]
 
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
 PROBES = 256
@@ -118,6 +118,18 @@ def observe(
             x = feed[str(layer.x.name)] if str(layer.x.name) in inputs else values[str(layer.x.name)]
             collectors[layer.name].add(x)
     return {name: collector.finish() for name, collector in collectors.items()}, outputs
+
+
+def joined(names: Sequence[str], batches: Sequence[Sequence[Any]], samples: Samples) -> dict[str, Any]:
+    """Outputs over all batches, by name: those whose first axis counts samples (not, say, a recurrent state's)."""
+    found = {}
+    for place, name in enumerate(names):
+        parts = [batch[place] for batch in batches]
+        if all(isinstance(part, np.ndarray) and part.ndim for part in parts):
+            fits = len({part.shape[1:] for part in parts}) == 1 and sum(map(len, parts)) == len(samples)
+            if fits:
+                found[name] = np.concatenate(parts)
+    return found
 
 
 class Collector:

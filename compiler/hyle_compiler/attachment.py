@@ -23,11 +23,12 @@ from hyle_substrates.wire import profile_digest
 from hyle_compiler.activations import Observed
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.errors import PlacementError
-from hyle_compiler.evaluate import run_batches, score, tensor_file
+from hyle_compiler.evaluate import run_batches, tensor_file
 from hyle_compiler.golden import GOLDEN
 from hyle_compiler.measured import measure
 from hyle_compiler.progress import Advance
 from hyle_compiler.samples import Samples
+from hyle_compiler.scoring import score
 from hyle_compiler.tensors import PROGRAMMING
 
 __all__ = ["Attachment", "attach"]

@@ -22,10 +22,11 @@ from hyle_substrates.profile import Profile
 
 from hyle_compiler.build import Built, Identity, build
 from hyle_compiler.errors import PlacementError
-from hyle_compiler.evaluate import evaluate_folder, score
+from hyle_compiler.evaluate import evaluate_folder
 from hyle_compiler.partition import Digital, Partition, partition
 from hyle_compiler.replicate import replicate
 from hyle_compiler.samples import Samples
+from hyle_compiler.scoring import choices, score
 
 __all__ = [
     "Found",
@@ -234,10 +235,10 @@ class _Meter:
     ) -> tuple[list[tuple[float, float]], float]:
         """A loss with its standard error for every age, and the largest residual of the outputs."""
         q = self._question
-        answers = next(iter(built.exact.values()))
+        answers = built.exact[built.manifest.outputs[0].name]
         some = samples.head(min(MOST_SAMPLES, len(answers)))
         answers = answers[: len(some)]
-        labels = _top(answers) if some.labels is None else some.labels.reshape(len(some))
+        labels = choices(answers) if some.labels is None else some.labels
         manifest = msgspec.structs.replace(built.manifest, golden=Golden(0, 0.0, ""))
         seeds = [q.identity.seed + number for number in range(instances)]
         found = evaluate_folder(folder, manifest, q.profile, some, labels, metric="", ages_s=q.ages_s, seeds=seeds)
@@ -260,11 +261,6 @@ def _macs(built: Built) -> dict[str, int]:
         real = round(layer.macs * np.count_nonzero(matrix) / matrix.size)
         found[unit_of(layer.name)] = found.get(unit_of(layer.name), 0) + real
     return found
-
-
-def _top(answers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    top: np.ndarray[Any, Any] = answers.reshape(len(answers), -1, answers.shape[-1])[:, 0].argmax(-1)
-    return top
 
 
 def as_json(found: Found, question: Question) -> dict[str, Any]:

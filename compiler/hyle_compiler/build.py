@@ -14,7 +14,7 @@ import onnx_ir as ir
 from hyle_bundle.manifest import Golden, Layer, Manifest
 from hyle_substrates.profile import Profile
 
-from hyle_compiler.activations import Observed, float_session, observe
+from hyle_compiler.activations import Observed, float_session, joined, observe
 from hyle_compiler.boxes import box_tensors, describe_boxes
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.calibrate_layers import calibrate_layers
@@ -54,7 +54,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Built:
-    """A model's files, written to a folder, and the float model's outputs by name, unless the samples are one feed."""
+    """A model's files, written to a folder, and the float model's outputs by name.
+
+    Only outputs whose first axis counts samples; none where the samples are one feed.
+    """
 
     manifest: Manifest
     lowered: Lowered
@@ -133,8 +136,8 @@ def _observe(
     if samples.whole:
         return seen, {}, False
     stackable = answers_samples_apart(session, model.graph, samples)
-    outputs = enumerate(model.graph.outputs)
-    return seen, {str(o.name): np.concatenate([batch[i] for batch in batches]) for i, o in outputs}, stackable
+    names = [str(value.name) for value in model.graph.outputs]
+    return seen, joined(names, batches, samples), stackable
 
 
 def _manifest(model: ir.Model, profile: Profile, identity: Identity, layers: Sequence[Layer]) -> Manifest:

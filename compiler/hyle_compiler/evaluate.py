@@ -24,6 +24,7 @@ from hyle_compiler.durations import format_duration
 from hyle_compiler.errors import CalibrationError, ModelError
 from hyle_compiler.progress import Counted
 from hyle_compiler.samples import InputSpec, Samples, load_samples
+from hyle_compiler.scoring import choices, score
 from hyle_compiler.segments import DATATYPES
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "evaluate_folder",
     "exact_body",
     "run_batches",
-    "score",
     "specs_of",
     "tensor_file",
 ]
@@ -76,15 +76,6 @@ class Evaluation:
 def tensor_file(path: Path) -> TensorFile:
     """Map a tensor file of an extracted bundle into memory."""
     return TensorFile(memoryview(np.memmap(path, dtype=np.uint8, mode="r")))  # type: ignore[arg-type]
-
-
-def score(answers: Array, labels: Array) -> float:
-    """Share of samples whose largest output (last axis) is the label."""
-    return float(
-        np.mean(
-            answers.reshape(len(labels), -1, answers.shape[-1])[:, 0].argmax(axis=-1) == labels.reshape(len(labels))
-        )
-    )
 
 
 def run_batches(body: Body, samples: Samples, output: str) -> Array:
@@ -196,7 +187,7 @@ def evaluate_bundle(
     reference = _float_answers(float_model, samples) if float_model else None
     exact = run_batches(exact_body(folder, manifest, profile), samples, first)
     chosen = exact if reference is None else reference
-    labels = _top(chosen) if samples.labels is None else samples.labels.reshape(len(samples))
+    labels = choices(chosen) if samples.labels is None else samples.labels
     metric = "top-1" if samples.labels is not None else "agreement"
     found = evaluate_folder(
         folder,
@@ -238,8 +229,3 @@ def specs_of(manifest: Manifest) -> tuple[InputSpec, ...]:
 def _float_answers(path: Path, samples: Samples) -> Array:
     session = start_session(path)
     return np.concatenate([batch[0] for batch in run_in_batches(session, [session.get_outputs()[0].name], samples)])
-
-
-def _top(answers: Array) -> Array:
-    top: Array = answers.reshape(len(answers), -1, answers.shape[-1])[:, 0].argmax(axis=-1)
-    return top

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from hyle_runtime.steps import Steps
 from hyle_substrates.host import patches
 
-from hyle_compiler.activations import BATCH, Collector, Observed, float_session
+from hyle_compiler.activations import BATCH, Collector, Observed, float_session, joined
 from hyle_compiler.errors import CalibrationError
 from hyle_compiler.partition import Candidate
 from hyle_compiler.samples import Samples
@@ -78,8 +78,7 @@ def observe_steps(
     seen = {name: collector.finish() for name, collector in collectors.items()}
     if samples.whole:
         return seen, {}, False
-    answers = {name: np.concatenate([batch[i] for batch in batches]) for i, name in enumerate(names)}
-    return seen, answers, answers_samples_apart(exact, model.graph, samples)
+    return seen, joined(names, batches, samples), answers_samples_apart(exact, model.graph, samples)
 
 
 def _product(layer: Candidate, matrix: Array, x: Array) -> Array:

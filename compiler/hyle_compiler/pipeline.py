@@ -28,8 +28,9 @@ from hyle_compiler.boxes import attach_boxes, box_report, describe_boxes, take_t
 from hyle_compiler.build import Identity, build
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.cost import cost_as_json
-from hyle_compiler.errors import ModelError, OptionError, OutputError, PlacementError, VerificationError
-from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_body, run_batches, score
+from hyle_compiler.errors import ModelError, OptionError, OutputError, PlacementError
+from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_body, run_batches
+from hyle_compiler.exactness import IDEAL_TOLERANCE, check_ideal, tolerance_of
 from hyle_compiler.fitting.graph import read_fit
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
 from hyle_compiler.layer_quality import LayerQuality
@@ -39,6 +40,7 @@ from hyle_compiler.partition import Partition, partition
 from hyle_compiler.place import place
 from hyle_compiler.read import read_model, source_digest
 from hyle_compiler.samples import InputSpec, Samples, load_samples
+from hyle_compiler.scoring import choices, score
 from hyle_compiler.simplify import simplify
 from hyle_compiler.tensors import PROGRAMMING
 
@@ -52,8 +54,6 @@ VERIFY_AGES_S = (25.0, 86400.0, 31536000.0)
 VERIFY_SAMPLES = 256
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 MODEL_VERSION = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
-IDEAL_TOLERANCE = 1e-4
-EDGE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +208,13 @@ def _compile(
             options.compensation,
             bool(budget and budget["chosen"]["clipped"]),
         )
+        tolerance = tolerance_of(model)
         measure = None if attached is None else partial(attached.calibrate, profile=profile)
         built = build(folder, model, parts.physical, samples, profile, identity, progress, measure)
         lowered, exact, calibrated = built.lowered, built.exact, built.calibrated
         manifest = msgspec.structs.replace(built.manifest, devices=options.devices)
         verified, report = _verify(
-            folder, manifest, profile, samples, exact, calibrated, parts, options, progress, attached
+            folder, manifest, profile, samples, exact, calibrated, parts, options, progress, attached, tolerance
         )
         report |= {"cost": cost_as_json(verified, profile)}
         report |= {"adaptation": adaptation} if adaptation else {}
@@ -363,20 +364,25 @@ def _verify(
     options: Options,
     progress: Callable[[str], None],
     attached: Attachment | None,
+    tolerance: float,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Hold the twin against the float model; the manifest gets its self-test bound, the report its figures."""
     first = manifest.outputs[0].name
+    if first not in exact:
+        raise ModelError(
+            f"The first axis of output {first!r} does not count samples.",
+            remedy="Export the model with samples first in its inputs and its first output.",
+        )
     answers = exact[first]
     some = samples.head(min(VERIFY_SAMPLES, len(answers)))
     count = len(some)
     metric = "top-1" if some.labels is not None else "agreement"
-    top = answers[:count].reshape(count, -1, answers.shape[-1])[:, 0].argmax(-1)
-    labels = top if some.labels is None else some.labels.reshape(count)
+    labels = choices(answers[:count]) if some.labels is None else some.labels
     progress("verifying on the exact twin")
     perfect = exact_body(folder, manifest, profile, fused=False)
     nominal = run_batches(perfect, some, first)
     if profile.substrate == "ideal" and not profile.adc.levels:
-        _check_ideal(nominal, answers[:count])
+        check_ideal(nominal, answers[:count], tolerance)
     ageless = profile.substrate == "ideal" and not profile.adc.levels
     ages = (0.0,) if ageless else VERIFY_AGES_S
     instances = 1 if ageless and not manifest.boxes else options.instances
@@ -411,29 +417,6 @@ def _verify(
         young = float(np.mean(evaluation.ages[0].residuals))
         manifest = attached.prove(folder, manifest, some, labels, young)
     return manifest, report
-
-
-def _check_ideal(got: Array, want: Array) -> None:
-    if want.dtype.kind in "iu":
-        _check_codes(got, want)
-        return
-    extent = float(want.max() - want.min()) or 1.0
-    worst = float(np.abs(got - want).max()) / extent
-    if not worst <= IDEAL_TOLERANCE:
-        raise VerificationError(
-            f"On perfect matter the compiled model differs from the float model by {worst:.2g} of its range.",
-            remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
-        )
-
-
-def _check_codes(got: Array, want: Array) -> None:
-    """Answers that are integers: a sum on the edge between two codes may round either way, and few lie there."""
-    apart = float(np.mean(np.abs(got.astype(np.float64) - want.astype(np.float64)) > 1))
-    if not apart <= EDGE_SHARE:
-        raise VerificationError(
-            f"On perfect matter {100 * apart:.1f} % of the integer answers are more than one code from the model's.",
-            remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
-        )
 
 
 def _tolerance(evaluation: Evaluation, fitted: bool) -> tuple[float, str]:

@@ -54,11 +54,18 @@ def layer_tensors(layer: Layer, calibrated: Calibrated, noise: float) -> Makers:
 
 
 def digital_weights(graph: ir.Graph, prefix: str = "digital/") -> Makers:
-    """Initializers that are large enough to be kept outside of the graph; they are renamed with `prefix`."""
+    """Initializers that are large enough to be kept outside of the graph; they are renamed with `prefix`.
+
+    The others are taken into the graph, wherever the model kept them.
+    """
     makers: Makers = {}
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or name.startswith(prefix) or tensor.nbytes < INLINE_BYTES or tensor.dtype not in FILE_TYPES:
+        if tensor is None or name.startswith(prefix):
+            continue
+        if tensor.nbytes < INLINE_BYTES or tensor.dtype not in FILE_TYPES:
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.tensor(np.array(tensor.numpy()), tensor.dtype, name=name)
             continue
         value.name = prefix + name
         makers[prefix + name] = tensor.numpy

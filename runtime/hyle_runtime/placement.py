@@ -13,6 +13,7 @@ from hyle_substrates.host import BlockTiles, Compensation, Geometry, HostLayer
 
 __all__ = [
     "DEVIATES",
+    "NamedTensors",
     "Tensors",
     "block_matrix",
     "host_layer",
@@ -31,6 +32,15 @@ class Tensors(Protocol):
 
     def array(self, name: str) -> Array:
         """Return one array, read-only."""
+        ...
+
+
+class NamedTensors(Tensors, Protocol):
+    """The same, and which there are."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of every array."""
         ...
 
 

@@ -1,0 +1,57 @@
+"""Hold the compiled model on perfect matter against the float model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from hyle_compiler.errors import VerificationError
+
+__all__ = ["IDEAL_TOLERANCE", "check_ideal", "tolerance_of"]
+
+Array = np.ndarray[Any, Any]
+IDEAL_TOLERANCE = 1e-4
+EDGE_SHARE = 0.05
+ROUNDINGS = 8
+STEPS = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}
+
+
+def tolerance_of(model: ir.Model) -> float:
+    """Largest difference, as a share of the answers' range, that rounding explains.
+
+    Where a model computes in float16 or bfloat16, the same product in float32 rounds elsewhere: each operator moves an
+    answer by half a step of its type at most, and 256 such half steps in a row add up to 8 steps, as roots add.
+    """
+    types = {value.dtype for node in ir.traversal.RecursiveGraphIterator(model.graph) for value in node.outputs}
+    return max([IDEAL_TOLERANCE, *(ROUNDINGS * step for kind, step in STEPS.items() if kind in types)])
+
+
+def check_ideal(got: Array, want: Array, tolerance: float) -> None:
+    """Compare answers.
+
+    Raises:
+        VerificationError: They differ by more than `tolerance` of the range of `want`, or, integers, too many of them by
+            more than one.
+    """
+    if want.dtype.kind in "iub":
+        _check_codes(got, want)
+        return
+    extent = float(want.max() - want.min()) or 1.0
+    worst = float(np.abs(got - want).max()) / extent
+    if not worst <= tolerance:
+        raise VerificationError(
+            f"On perfect matter the compiled model differs from the float model by {worst:.2g} of its range.",
+            remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
+        )
+
+
+def _check_codes(got: Array, want: Array) -> None:
+    """Answers that are integers: a sum on the edge between two codes may round either way, and few lie there."""
+    apart = float(np.mean(np.abs(got.astype(np.float64) - want.astype(np.float64)) > 1))
+    if not apart <= EDGE_SHARE:
+        raise VerificationError(
+            f"On perfect matter {100 * apart:.1f} % of the integer answers are more than one code from the model's.",
+            remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
+        )
