@@ -32,8 +32,8 @@ def check_ideal(got: Array, want: Array, tolerance: float) -> None:
     """Compare answers.
 
     Raises:
-        VerificationError: They differ by more than `tolerance` of the range of `want`, or, integers, too many of them by
-            more than one.
+        VerificationError: They differ by more than `tolerance` of the range of `want`; or, where they are integers,
+            too many by more than one.
     """
     if want.dtype.kind in "iub":
         _check_codes(got, want)
