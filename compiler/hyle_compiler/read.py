@@ -16,6 +16,7 @@ from hyle_compiler.errors import ModelError
 __all__ = ["OLDEST_OPSET", "all_nodes", "read_model", "source_digest"]
 
 OLDEST_OPSET = 13
+SMALL_BYTES = 1 << 16
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
 
@@ -42,7 +43,17 @@ def read_model(path: Path, physical: bool = False) -> ir.Model:
     _check_opset(model, path)
     _check_operators(model, ("hyle.physical",) if physical else ())
     _check_weights(model)
+    _take_in(model)
     return model
+
+
+def _take_in(model: ir.Model) -> None:
+    """Load small weights from the files beside the model: they are used as they are, and a map of each costs more."""
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes < SMALL_BYTES:
+                value.const_value = ir.tensor(np.array(tensor.numpy()), tensor.dtype, name=name)
 
 
 def source_digest(path: Path) -> str:
