@@ -236,8 +236,9 @@ def _rows(panels: Sequence[Axes], names: Sequence[str], few: bool) -> None:
 def _ratios(axes: Axes, ratios: np.ndarray[Any, Any], ages: Sequence[float], few: bool) -> None:
     place = np.arange(len(ratios)) if few else np.arange(1, len(ratios) + 1)
     if few:
-        low, high = np.nan_to_num(np.nanmin(ratios, axis=1)), np.nan_to_num(np.nanmax(ratios, axis=1))
-        axes.hlines(place, low, high, color=COLOURS["line"], linewidth=3)
+        told = np.isfinite(ratios).any(axis=1)
+        low, high = np.nanmin(ratios[told], axis=1), np.nanmax(ratios[told], axis=1)
+        axes.hlines(place[told], low, high, color=COLOURS["line"], linewidth=3)
     for index, age in enumerate(ages):
         colour, mark = COLOURS[("s1", "s2", "s5", "s4")[index % 4]], AGE_MARKS[index % len(AGE_MARKS)]
         xs, ys = (ratios[:, index], place) if few else (place, ratios[:, index])
