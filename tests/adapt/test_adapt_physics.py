@@ -54,6 +54,18 @@ def test_equilibrium_propagation_becomes_the_gradient_as_the_nudge_goes_to_zero(
     assert errors[0] > errors[1] > errors[2]
 
 
+def test_single_precision_gives_the_same_gradient(rng: np.random.Generator) -> None:
+    x, t = rng.uniform(-1, 1, (16, 20)), np.eye(3)[rng.integers(0, 3, 16)]
+    found = []
+    for kind in (np.float64, np.float32):
+        net = ResistorNetwork([20, 16, 3], seed=1, gain=20.0, g_min=1e-3, tolerance=1e-6, dtype=kind)
+        gradients, state = net.equilibrium_gradient(x, t, 0.5)
+        assert state.outputs.dtype == kind
+        found.append(np.concatenate([g.ravel() for g in gradients]))
+    # Voltages move by about the nudge's share, 0.1 of their size; rounding is 2^-24 and settling 1e-6 of the inputs'.
+    assert np.linalg.norm(found[1] - found[0]) < 1e-3 * np.linalg.norm(found[0])
+
+
 def test_coupled_learning_points_downhill(network: ResistorNetwork, rng: np.random.Generator) -> None:
     x, t = rng.uniform(-1, 1, (4, 5)), np.eye(3)[[0, 1, 2, 0]]
     exact = [d.ravel() for d in network.equilibrium_gradient(x, t, 1e-3)[0]]
