@@ -18,13 +18,22 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hyle_compiler.fitting.fit import fit_device
+    from hyle_compiler.fitting.read_out import read_out
     from hyle_deploy.client import connect
 
     from hyle.verbs import OpenBundle, compile, open  # noqa: A004
 
-__all__ = ["OpenBundle", "compile", "connect", "open"]
+__all__ = ["OpenBundle", "compile", "connect", "fit_device", "open", "read_out"]
 
-_HOMES = {"compile": "hyle.verbs", "open": "hyle.verbs", "OpenBundle": "hyle.verbs", "connect": "hyle_deploy.client"}
+_HOMES = {
+    "compile": "hyle.verbs",
+    "open": "hyle.verbs",
+    "OpenBundle": "hyle.verbs",
+    "connect": "hyle_deploy.client",
+    "fit_device": "hyle_compiler.fitting.fit",
+    "read_out": "hyle_compiler.fitting.read_out",
+}
 
 
 def __getattr__(name: str) -> object:
