@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "fuzz"))
 
+from corpus import kept  # noqa: E402
 from seeds import seeds  # noqa: E402
 from targets import TARGETS  # noqa: E402
 
@@ -33,6 +34,15 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
         else:
             out[at:at] = out[: chance.randrange(60)]
     return bytes(out)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_fuzzing_found_before_is_answered_or_refused(name: str) -> None:
+    """The corpus that `make fuzz` keeps: together these inputs reach all the code that any input reached."""
+    inputs = kept(name)
+    assert inputs
+    for data in inputs:
+        TARGETS[name](data)
 
 
 @pytest.mark.parametrize("name", TARGETS)
