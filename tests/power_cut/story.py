@@ -191,7 +191,7 @@ def live(folder: Path) -> Story:
         promised("install", "1", lambda: operator.install(bundles[3]))
     with recorded() as (operator, finish):
         activate(operator, 3)
-        break_off(operator, bundles[4], lambda: finish(signal.SIGKILL))
+        break_off(operator, bundles[4], disk, lambda: finish(signal.SIGKILL))
     with recorded() as (operator, _):
         prove(operator, 3)
         promised("remove", NOTHING, lambda: operator.stub.Remove(pb.RemoveRequest(model=MODEL)))
@@ -207,14 +207,29 @@ def calibrate(operator: Operator) -> None:
         operator.stub.Recalibrate(pb.RecalibrateRequest(model=MODEL))
 
 
-def break_off(operator: Operator, path: Path, kill: Callable[[], None]) -> None:
+def rest(disk: Path) -> None:
+    """Wait until a second has passed without a change of the disk."""
+    before, since = "", time.monotonic()
+    for _ in range(600):
+        try:
+            now = read_tree(disk).digest()
+        except FileNotFoundError:  # it was moved meanwhile
+            now = ""
+        if not now or now != before:
+            before, since = now, time.monotonic()
+        elif time.monotonic() - since > 1.0:
+            return
+        time.sleep(0.1)
+
+
+def break_off(operator: Operator, path: Path, disk: Path, kill: Callable[[], None]) -> None:
     """Announce a bundle, upload a part of it, and kill the agent while it waits for the rest."""
     with open_bundle(path) as bundle:
         sent = list(chunks(bundle, operator.plan(bundle), step=300))[:6]
 
         def some() -> Iterator[pb.BlobChunk]:
             yield from sent
-            time.sleep(1.0)
+            rest(disk)
             kill()
 
         with suppress(grpc.RpcError):
