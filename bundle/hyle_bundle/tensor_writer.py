@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,10 @@ class TensorWriter:
         except OSError as error:
             raise self._refusal(error) from error
         self._put(0, memoryview(header))
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """A tensor's element type."""
+        return DTYPES[self._specs[name].dtype]
 
     def write(self, name: str, array: Array, start: int = 0) -> None:
         """Write the part of a tensor that begins at its element `start` (C order); no part may be written twice.

@@ -226,6 +226,18 @@ class _Tape:
 
 
 def _trace(function: Callable[..., Any], count: int) -> Sequence[ir.Node]:
+    """Nodes of a function of `count` float32 arrays; what was traced once with the same closure is not traced again."""
+    closure = tuple(repr(cell.cell_contents) for cell in function.__closure__ or ())
+    key = (function.__code__, closure, count)
+    if key not in _TRACES:
+        _TRACES[key] = _traced(function, count)
+    return _TRACES[key]
+
+
+_TRACES: dict[tuple[Any, ...], Sequence[ir.Node]] = {}
+
+
+def _traced(function: Callable[..., Any], count: int) -> Sequence[ir.Node]:
     arguments = [ndx.argument(shape=("N",), dtype=ndx.float32) for _ in range(count)]
     built = ndx.build({f"a{i}": argument for i, argument in enumerate(arguments)}, {"result": function(*arguments)})
     return list(ir.from_proto(built).graph)

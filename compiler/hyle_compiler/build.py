@@ -29,7 +29,7 @@ from hyle_compiler.segments import tensor_info
 from hyle_compiler.stackable import answers_samples_apart
 from hyle_compiler.tensors import PROGRAMMING, digital_weights, layer_tensors, store, write_stored
 
-__all__ = ["Built", "Identity", "build"]
+__all__ = ["Built", "Identity", "build", "largest_inputs", "manifest_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -102,7 +102,7 @@ def build(
         calibrated = tuple(measure(layer, seen[layer.placed.layer.name]) for layer in calibrated)
     described, boxes = tuple(map(describe_layer, calibrated)), describe_boxes(model)
     progress("writing the graphs")
-    manifest = msgspec.structs.replace(_manifest(model, profile, identity, described), boxes=boxes)
+    manifest = msgspec.structs.replace(manifest_of(model, profile, identity, described), boxes=boxes)
     lowered = _write_graphs(folder, model, described, calibrated, profile)
     if samples.whole:
         write_golden(folder / GOLDEN, Samples({}, None), {}, described, calibrated)
@@ -110,12 +110,13 @@ def build(
         first = {name: array[:GOLDEN_SAMPLES] for name, array in exact.items()}
         write_golden(folder / GOLDEN, samples, first, described, calibrated)
     manifest = msgspec.structs.replace(
-        manifest, steps=lowered.steps, largest_inputs=_largest(samples), stackable=stackable
+        manifest, steps=lowered.steps, largest_inputs=largest_inputs(samples), stackable=stackable
     )
     return Built(manifest, lowered, calibrated, exact)
 
 
-def _largest(samples: Samples) -> dict[str, float]:
+def largest_inputs(samples: Samples) -> dict[str, float]:
+    """Largest magnitude of each float input."""
     floats = {
         name: array
         for name, array in samples.arrays.items()
@@ -140,7 +141,8 @@ def _observe(
     return seen, joined(names, batches, samples), stackable
 
 
-def _manifest(model: ir.Model, profile: Profile, identity: Identity, layers: Sequence[Layer]) -> Manifest:
+def manifest_of(model: ir.Model, profile: Profile, identity: Identity, layers: Sequence[Layer]) -> Manifest:
+    """The manifest but for steps, self-test and files."""
     return Manifest(
         format="hyle-bundle/1",
         name=identity.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,11 @@ class Calibrated:
     polarity: io.Polarity = "signed"
     reference: float = 0.0
     nonzero: int | None = None
+
+    def without_probes(self) -> Calibrated:
+        """The layer without `codes`, `scales` and `wanted`, which are large."""
+        nothing = np.zeros(0, dtype=np.float32)
+        return replace(self, codes=nothing, scales=nothing, wanted=nothing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

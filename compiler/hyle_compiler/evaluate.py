@@ -118,7 +118,7 @@ def evaluate_folder(
     for number, seed in enumerate(seeds):
         driver = TwinDriver(profile, seed)
         body = Body(folder, manifest, programming, golden, driver, threads=threads)
-        body.program()
+        body.program(correct=False)
         for step, age in enumerate(ages_s):
             where = f"evaluating: instance {number + 1} of {len(seeds)}, age {format_duration(age)}"
             progress(Counted(where, done=number * len(ages_s) + step, total=len(seeds) * len(ages_s)))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from hyle_bundle.manifest import Manifest
@@ -15,13 +15,23 @@ from hyle_runtime.steps import Steps
 
 from hyle_compiler.samples import Samples
 
-__all__ = ["LayerQuality", "sensitivity", "sensitivity_samples"]
+__all__ = ["LayerQuality", "Quality", "sensitivity", "sensitivity_samples"]
 
 Array = np.ndarray[Any, Any]
 INSTANCES = 2
 MOST_SAMPLES = 16
 MOST_MACS = 2_000_000_000
 ROUNDING_DB = 100.0
+
+
+class Quality(Protocol):
+    """What a report says of each layer, by its name."""
+
+    def snr_db(self, layer: str, ages_s: Sequence[float]) -> list[float | None]:
+        """Signal-to-noise ratio at each age, in decibels; None where none is known."""
+
+    def sensitivity(self, layer: str) -> float | None:
+        """Relative change of the answers when this layer alone is on physics; None: not measured."""
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from hyle_compiler.segments import Cut
 from hyle_compiler.table_noise import read_noise_from_table
 from hyle_compiler.tensors import Stored
 
-__all__ = ["Lowered", "attach", "describe_layer", "lower"]
+__all__ = ["Lowered", "attach", "cut", "describe_layer", "lower", "write_programs"]
 
 INSTANCE = "instance"
 IR_VERSION = 10
@@ -104,14 +104,25 @@ def attach(model: ir.Model, layers: Sequence[Calibrated], profile: Profile, tens
 
 def lower(model: ir.Model, layers: Sequence[Layer], folder: Path) -> Lowered:
     """Write program.onnx, twin.onnx and the segments of an attached model into `folder`."""
+    segments, steps = cut(model, folder)
+    return Lowered({**write_programs(model, layers, folder), **segments}, steps)
+
+
+def cut(model: ir.Model, folder: Path) -> tuple[dict[str, Path], tuple[Step, ...]]:
+    """Write the digital segments between the nodes of physical layers; their files, and the order of execution."""
+    found = Cut(model, {node: str(node.name) for node in _calls(model)}, folder)
+    steps = found.steps()
+    return found.files, steps
+
+
+def write_programs(model: ir.Model, layers: Sequence[Layer], folder: Path) -> dict[str, Path]:
+    """Write program.onnx and twin.onnx of an attached model, which is used up."""
     files = {"program.onnx": folder / "program.onnx", "twin.onnx": folder / "twin.onnx"}
     ir.save(model, files["program.onnx"])
-    cut = Cut(model, {node: str(node.name) for node in _calls(model)}, folder)
-    steps = cut.steps()
     _open_weights(model, layers)
     _open_noise(model, layers)
     ir.save(model, files["twin.onnx"])
-    return Lowered({**files, **cut.files}, steps)
+    return files
 
 
 def _calls(model: ir.Model) -> list[ir.Node]:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from hyle_compiler.errors import ModelError
+
 __all__ = [
     "FLOATS",
     "STORED_BYTES",
     "StoredMatrix",
+    "chunks",
     "constant_behind",
     "is_stored",
     "only_feeds",
+    "parts",
     "read_elements",
+    "require_finite",
     "rows_of",
 ]
 
@@ -26,6 +31,7 @@ Array = np.ndarray[Any, Any]
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 STORED_BYTES = 1 << 20
+CHUNK_WEIGHTS = 8 << 20
 
 
 class StoredMatrix:
@@ -150,9 +156,32 @@ def read_elements(tensor: ir.TensorProtocol, start: int, count: int) -> Array:
     return out
 
 
+def parts(tensor: ir.TensorProtocol) -> Iterator[Array]:
+    """A tensor's elements in C order, in parts of at most 8 Mi elements; those of an external one are read."""
+    flat = None if isinstance(tensor, ir.ExternalTensor) else tensor.numpy().reshape(-1)
+    size = tensor.size if flat is None else flat.size
+    for start in range(0, size, CHUNK_WEIGHTS):
+        stop = min(start + CHUNK_WEIGHTS, size)
+        yield read_elements(tensor, start, stop - start) if flat is None else flat[start:stop]
+
+
 def mapped(tensor: ir.TensorProtocol) -> Array:
     """A tensor's whole array, mapped where it is external."""
     return np.asarray(tensor.numpy())
+
+
+def chunks(start: int, stop: int, cols: int) -> list[tuple[int, int]]:
+    """Spans of rows, each of at most 32 MiB as float32, that together are `start` to `stop`."""
+    step = max(1, CHUNK_WEIGHTS // max(cols, 1))
+    return [(at, min(at + step, stop)) for at in range(start, stop, step)]
+
+
+def require_finite(layer: str, values: Array) -> None:
+    """Raise ModelError unless a layer's weights, or their largest magnitudes, are finite."""
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"The weight of {layer!r} holds NaN or infinite values.", remedy="Train or export the model again."
+        )
 
 
 def rows_of(matrix: Any, start: int, stop: int) -> Float32s:

@@ -79,6 +79,8 @@ def partition(model: ir.Model, *, stored: bool = False) -> Partition:
             continue
         try:
             _check_surroundings(node, owners)
+            if stored and node.graph in owners:
+                raise StaysDigitalError("it is inside control flow, and the model is compiled layer by layer")
             physical.append(reader(node, _layer_name(node, names), stored))
         except StaysDigitalError as reason:
             digital.append(Digital(node.name or node.op_type, node.op_type, str(reason)))

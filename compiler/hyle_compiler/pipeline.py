@@ -29,8 +29,8 @@ from hyle_compiler.build import Identity, build
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.cost import cost_as_json
 from hyle_compiler.errors import ModelError, OptionError, OutputError, PlacementError
-from hyle_compiler.evaluate import Evaluation, as_json, evaluate_folder, exact_body, run_batches
-from hyle_compiler.exactness import IDEAL_TOLERANCE, check_ideal, tolerance_of
+from hyle_compiler.evaluate import as_json, evaluate_folder, exact_body, run_batches
+from hyle_compiler.exactness import check_ideal, tolerance_of
 from hyle_compiler.fitting.graph import read_fit
 from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
 from hyle_compiler.layer_quality import LayerQuality
@@ -38,10 +38,12 @@ from hyle_compiler.lower_opset import lower_opset
 from hyle_compiler.onramp import as_onnx
 from hyle_compiler.partition import Partition, partition
 from hyle_compiler.place import place
-from hyle_compiler.read import read_model, source_digest
+from hyle_compiler.read import check_stored, read_model, source_digest
 from hyle_compiler.samples import InputSpec, Samples, load_samples
 from hyle_compiler.scoring import choices, score
+from hyle_compiler.self_test_bound import self_test_bound
 from hyle_compiler.simplify import simplify
+from hyle_compiler.stream.plan import STREAM_BYTES, weight_bytes
 from hyle_compiler.tensors import PROGRAMMING
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class Options:
         devices: How many devices of the target the model is spread over; their tiles are counted through.
         most_replicas: On how many sets of tiles a layer may lie to keep `max_drop`; tried by doubling.
         black_boxes: Fitted twins, ONNX files of `hyle fit`, by the operator or node of the model that runs on them.
+        stream: Compile layer by layer, in bounded memory; by default where the weights are more than 96 MiB.
     """
 
     name: str | None = None
@@ -101,6 +104,7 @@ class Options:
     most_replicas: int = 4
     devices: int = 1
     black_boxes: Mapping[str, Path] = field(default_factory=dict)
+    stream: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +186,21 @@ def _compile(
     source = as_onnx(model_path, folder)
     digest = source_digest_checked(model_path)
     twins = {name: BoundTwin.of(*read_fit(path)) for name, path in options.black_boxes.items()}
-    model = _fresh(source, profile, twins)
+    raw = read_model(source, physical=True, stored=False)
+    large = weight_bytes(raw) > STREAM_BYTES if options.stream is None else options.stream
+    if not large:
+        check_stored(raw)
+    model = _prepared(raw, profile, twins)
     samples = load_samples(calibration, input_specs(model))
-    parts = only_boxes(partition(model), profile)
+    parts = only_boxes(partition(model, stored=large), profile)
     if not parts.physical and not describe_boxes(model):
         reasons = "; ".join(f"{d.node}: {d.reason}" for d in parts.digital) or "it has no MatMul, Gemm or Conv"
         raise PlacementError(
             f"No layer of {model_path.name} fits {profile.name}: {reasons}.",
             remedy="Give a model with constant weights.",
         )
+    if large:
+        return _streamed(model_path, model, parts, samples, profile, profile_text, out, options, digest, key, progress)
     fresh = partial(_fresh, source, profile, twins)
     parts, budget = _budgeted(fresh, model, parts, samples, profile, options, progress)
     name = options.name or _default_name(model_path)
@@ -198,16 +208,7 @@ def _compile(
         if attached is not None and options.compensation is None:
             options = replace(options, compensation="affine")
         parts, adaptation = _adapted(folder, model, parts, samples, profile, options, progress, attached)
-        identity = Identity(
-            name,
-            options.version,
-            options.counter,
-            options.seed,
-            digest,
-            options.copies,
-            options.compensation,
-            bool(budget and budget["chosen"]["clipped"]),
-        )
+        identity = _identity(name, options, digest, clip=bool(budget and budget["chosen"]["clipped"]))
         tolerance = tolerance_of(model)
         measure = None if attached is None else partial(attached.calibrate, profile=profile)
         built = build(folder, model, parts.physical, samples, profile, identity, progress, measure)
@@ -223,14 +224,86 @@ def _compile(
         if attached is not None:
             verified = attached.signed(verified, adaptation.get("method", "calibrate"))
             report |= {"device": attached.as_json()}
-    (folder / "profile.toml").write_bytes(profile_text)
-    (folder / "report.json").write_bytes(reports.write_json(report))
+    files = {name: folder / name for name in (PROGRAMMING, GOLDEN)} | lowered.files
+    return _write(folder, verified, report, profile_text, files, out, key, progress)
+
+
+def _streamed(
+    model_path: Path,
+    model: ir.Model,
+    parts: Partition,
+    samples: Samples,
+    profile: Profile,
+    profile_text: bytes,
+    out: Path,
+    options: Options,
+    digest: str,
+    key: PrivateKey | None,
+    progress: Callable[[str], None],
+) -> Compiled:
+    """Compile layer by layer, on the output's disk."""
+    from hyle_compiler.stream.compile import compile_streamed
+
+    if options.max_drop is not None or options.adapt is not None or options.device is not None or options.black_boxes:
+        raise ModelError(
+            f"{model_path.name} has more than {STREAM_BYTES >> 20} MiB of weights and is compiled layer by layer, "
+            "without an accuracy budget, training or a device in the loop.",
+            remedy="Leave these options out, or give --stream never on a machine with memory for the whole model.",
+        )
+    identity = _identity(options.name or _default_name(model_path), options, digest)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name[:100]}-", dir=out.parent) as scratch:
+        folder = Path(scratch)
+        verified, report, files = compile_streamed(
+            folder,
+            model,
+            parts,
+            samples,
+            input_specs(model),
+            profile,
+            identity,
+            options.instances,
+            VERIFY_AGES_S,
+            progress,
+        )
+        verified = msgspec.structs.replace(verified, devices=options.devices)
+        report |= {"cost": cost_as_json(verified, profile)}
+        return _write(folder, verified, report, profile_text, files, out, key, progress)
+
+
+def _write(
+    folder: Path,
+    manifest: Manifest,
+    report: dict[str, Any],
+    profile_text: bytes,
+    files: dict[str, Path],
+    out: Path,
+    key: PrivateKey | None,
+    progress: Callable[[str], None],
+) -> Compiled:
     progress("drawing the report")
-    (folder / "report.html").write_bytes(_page(report))
+    contents = {
+        "profile.toml": profile_text,
+        "report.json": reports.write_json(report),
+        "report.html": _page(report),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
     progress("writing the bundle")
-    files = {name: folder / name for name in (PROGRAMMING, GOLDEN, "profile.toml", "report.json", "report.html")}
-    bundle_digest = write_bundle(out, verified, {**files, **lowered.files}, key)
-    return Compiled(out, bundle_digest, verified, report)
+    bundle_digest = write_bundle(out, manifest, {**{name: folder / name for name in contents}, **files}, key)
+    return Compiled(out, bundle_digest, manifest, report)
+
+
+def _identity(name: str, options: Options, digest: str, clip: bool = False) -> Identity:
+    return Identity(
+        name,
+        options.version,
+        options.counter,
+        options.seed,
+        digest,
+        options.copies,
+        options.compensation,
+        clip,
+    )
 
 
 def _page(report: dict[str, Any]) -> bytes:
@@ -240,7 +313,10 @@ def _page(report: dict[str, Any]) -> bytes:
 
 
 def _fresh(path: Path, profile: Profile, given: Mapping[str, BoundTwin]) -> ir.Model:
-    model = read_model(path, physical=True)
+    return _prepared(read_model(path, physical=True), profile, given)
+
+
+def _prepared(model: ir.Model, profile: Profile, given: Mapping[str, BoundTwin]) -> ir.Model:
     twins = take_twins(model, given)
     model = simplify(model)
     model = lower_opset(model) if profile.noise_codes or twins else model
@@ -410,28 +486,10 @@ def _verify(
         exact_score=score(nominal, labels),
         evaluation=as_json(evaluation),
     )
-    golden = Golden(min(GOLDEN_SAMPLES, len(answers)), *_tolerance(evaluation, fitted=bool(manifest.boxes)))
+    golden = Golden(min(GOLDEN_SAMPLES, len(answers)), *self_test_bound(evaluation, fitted=bool(manifest.boxes)))
     manifest = msgspec.structs.replace(manifest, golden=golden)
     if attached is not None:
         progress("running the compiled model on the device")
         young = float(np.mean(evaluation.ages[0].residuals))
         manifest = attached.prove(folder, manifest, some, labels, young)
     return manifest, report
-
-
-def _tolerance(evaluation: Evaluation, fitted: bool) -> tuple[float, str]:
-    """Six standard deviations above the mean residual of the verified instances, at the worst age.
-
-    With a fitted twin it is three times the mean: its error is no noise but may be one and the same for all golden
-    vectors, and is then, in the worst case, as rare beyond that as a normal deviate beyond three.
-    """
-    if fitted:
-        bound = max(3.0 * float(np.mean(age.residuals)) for age in evaluation.ages)
-        return float(f"{max(bound, IDEAL_TOLERANCE):.6g}"), "three times the twin's residual with its held-out error"
-    bounds = []
-    for age in evaluation.ages:
-        spread = float(np.std(age.residuals, ddof=1)) if len(age.residuals) > 1 else 0.0
-        bounds.append(float(np.mean(age.residuals)) + 6.0 * spread)
-    bound = max([*bounds, IDEAL_TOLERANCE])
-    text = f"largest over ages of mean + 6 standard deviations of {len(evaluation.ages[0].residuals)} twin instances"
-    return float(f"{bound:.6g}"), text

@@ -12,20 +12,22 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from hyle_compiler.errors import ModelError
+from hyle_compiler.matrices import is_stored, parts
 
-__all__ = ["OLDEST_OPSET", "all_nodes", "read_model", "source_digest"]
+__all__ = ["OLDEST_OPSET", "all_nodes", "check_stored", "read_model", "source_digest"]
 
 OLDEST_OPSET = 13
 SMALL_BYTES = 1 << 16
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 
 
-def read_model(path: Path, physical: bool = False) -> ir.Model:
+def read_model(path: Path, physical: bool = False, stored: bool = True) -> ir.Model:
     """Read a model with its external data mapped, not loaded.
 
     Args:
         path: The file.
         physical: Whether nodes of the domain `hyle.physical` may have no function yet.
+        stored: Whether to look for NaN and infinity in large external weights too (`check_stored` does it later).
 
     Raises:
         ModelError: The file is missing, no ONNX, truncated, of an opset below 13, has an operator that nobody knows,
@@ -42,7 +44,7 @@ def read_model(path: Path, physical: bool = False) -> ir.Model:
         ) from error
     _check_opset(model, path)
     _check_operators(model, ("hyle.physical",) if physical else ())
-    _check_weights(model)
+    _check_weights(model, stored=stored)
     _take_in(model)
     return model
 
@@ -140,29 +142,33 @@ def _check_operators(model: ir.Model, domains: tuple[str, ...]) -> None:
             )
 
 
-def _check_weights(model: ir.Model) -> None:
+def check_stored(model: ir.Model) -> None:
+    """Raise ModelError where a large external weight is NaN or infinite; it is read in parts."""
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None and is_stored(value.const_value):
+            _check_weight(name, value.const_value)
+
+
+def _check_weights(model: ir.Model, *, stored: bool) -> None:
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if tensor is None:
             raise ModelError(f"Weight {name!r} has no data.", remedy="Export the model with its weights.")
-        if not tensor.dtype.is_floating_point():
-            continue
-        try:
-            array = tensor.numpy()
-        except Exception as error:
-            raise ModelError(
-                f"Weight {name!r} cannot be read: {_first_line(error)}.", remedy="Export the model again."
-            ) from error
-        if not _finite(array):
-            raise ModelError(
-                f"Weight {name!r} holds NaN or infinite values.", remedy="Train or export the model again."
-            )
+        if stored or not is_stored(tensor):
+            _check_weight(name, tensor)
 
 
-def _finite(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
-    flat = array.reshape(-1)
-    step = 1 << 22
-    return all(bool(np.isfinite(flat[i : i + step].astype(np.float32)).all()) for i in range(0, flat.size, step))
+def _check_weight(name: str, tensor: ir.TensorProtocol) -> None:
+    if not tensor.dtype.is_floating_point():
+        return
+    try:
+        finite = all(bool(np.isfinite(part.astype(np.float32)).all()) for part in parts(tensor))
+    except Exception as error:
+        raise ModelError(
+            f"Weight {name!r} cannot be read: {_first_line(error)}.", remedy="Export the model again."
+        ) from error
+    if not finite:
+        raise ModelError(f"Weight {name!r} holds NaN or infinite values.", remedy="Train or export the model again.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from hyle_substrates.profile import Profile
 
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.durations import format_duration
-from hyle_compiler.layer_quality import LayerQuality
+from hyle_compiler.layer_quality import Quality
 from hyle_compiler.partition import Digital
 
 WARN_POINTS = 2.0
@@ -27,7 +27,7 @@ def build_report(
     manifest: Manifest,
     profile: Profile,
     calibrated: Sequence[Calibrated],
-    quality: LayerQuality,
+    quality: Quality,
     digital: Sequence[Digital],
     float_score: float,
     exact_score: float,

@@ -77,6 +77,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NODE=TWIN.onnx",
         help="run this node (or all of this operator) on the black box that `hyle fit` made a twin of; may repeat",
     )
+    parser.add_argument(
+        "--stream",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="compile layer by layer, in bounded memory and on the output's disk (default: above 96 MiB of weights)",
+    )
     parser.add_argument("--key", type=Path, metavar="K", help="private key that signs the bundle (see `hyle keys`)")
 
 
@@ -106,6 +112,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         checkpoint=args.checkpoint,
         device=_device(args),
         black_boxes={**own, **_black_boxes(args.black_box)},
+        stream={"always": True, "never": False}.get(args.stream),
     )
     key = load_private_key(args.key) if args.key else None
     done = compile_model(args.model, args.calib, profile, text, args.output, options, key, console.progress)

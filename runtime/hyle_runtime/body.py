@@ -104,14 +104,15 @@ class Body:
         self._steps: Steps | None = None
         self.corrections: dict[str, Compensation] = {}
 
-    def program(self) -> None:
-        """Write every layer to its tiles, take the reference measurement, and correct."""
+    def program(self, *, correct: bool = True) -> None:
+        """Write every layer to its tiles, take the reference measurement, and correct, unless that is done later."""
         for layer in self.manifest.layers:
             program_layer(self._driver, layer, self._tensors, self._tiles)
             host = self._hosts[layer.name] = host_layer(layer, self._tensors, self._tiles)
             if self.manifest.compensation in ("global", "column"):
                 self._before[layer.name] = unit_probe(self._driver, host.blocks, self._profile.dac.levels)
-        self.recalibrate()
+        if correct:
+            self.recalibrate()
 
     def recalibrate(self) -> None:
         """Measure the device as it is now and correct gains and offsets; the serving graph is replaced at the end."""

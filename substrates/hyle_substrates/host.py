@@ -295,20 +295,22 @@ def _affine(layer: HostLayer, now: Sequence[Float32s], scales: Float32s, wanted:
     total = parts.sum(axis=0)
     residual_power = np.mean((wanted - total) ** 2, axis=0) + 1e-30
     blocks, vectors, cols = parts.shape
-    factor = np.empty((blocks, cols))
-    offset = np.empty(cols)
     prior = np.diag([1.0 / PRIOR_STD**2] * blocks + [0.0])
-    for j in range(cols):
-        design = np.concatenate([parts[:, :, j], np.ones((1, vectors), dtype=np.float32)]).astype(np.float64)
-        normal = design @ design.T + prior * residual_power[j]
-        normal[-1, -1] += 1e-9 * vectors
-        right = design @ (wanted[:, j] - total[:, j])
-        solution = np.linalg.solve(normal, right)
-        factor[:, j], offset[j] = 1.0 + solution[:-1], solution[-1]
+    factor, offset = np.empty((blocks, cols)), np.empty(cols)
+    step = max(1, COLUMNS_AT_ONCE // (vectors * (blocks + 1)))
+    for span in (slice(start, start + step) for start in range(0, cols, step)):
+        design = np.ones((len(residual_power[span]), blocks + 1, vectors))
+        design[:, :blocks] = parts[:, :, span].transpose(2, 0, 1)
+        normal = design @ design.swapaxes(1, 2) + prior * residual_power[span, None, None]
+        normal[:, -1, -1] += 1e-9 * vectors
+        right = design @ (wanted[:, span] - total[:, span]).T[:, :, None]
+        solution = np.linalg.solve(normal, right)[:, :, 0]
+        factor[:, span], offset[span] = 1.0 + solution[:, :-1].T, solution[:, -1]
     return Compensation((layer.gain * factor).astype(np.float32), (layer.offset + offset).astype(np.float32))
 
 
 PRIOR_STD = 0.3
+COLUMNS_AT_ONCE = 1 << 20
 
 
 def encode_rows(profile: Profile, rows: Float32s, scales: Float32s) -> Codes:

@@ -1,0 +1,112 @@
+"""What the walk's twins say of the compiled model: scores, the self-test's bound, and the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from hyle_bundle.manifest import Golden, Manifest
+from hyle_substrates.profile import Profile
+
+from hyle_compiler import report as reports
+from hyle_compiler.evaluate import AgeResult, Evaluation, as_json
+from hyle_compiler.exactness import check_ideal
+from hyle_compiler.golden import GOLDEN_SAMPLES
+from hyle_compiler.partition import Digital
+from hyle_compiler.scoring import choices, score
+from hyle_compiler.self_test_bound import self_test_bound
+from hyle_compiler.stream.build import Streamed
+from hyle_compiler.stream.plan import Plan, Variant
+from hyle_compiler.stream.sampled_columns import SAMPLED
+
+__all__ = ["verify_streamed"]
+
+Array = np.ndarray[Any, Any]
+
+
+def verify_streamed(
+    done: Streamed, plan: Plan, profile: Profile, digital: Sequence[Digital], tolerance: float
+) -> tuple[Manifest, dict[str, Any]]:
+    """Score the variants against the float model; the manifest gets its self-test bound, the report its figures.
+
+    Raises:
+        VerificationError: On perfect matter the answers differ.
+    """
+    first = done.manifest.outputs[0].name
+    exact, nominal = done.answers[plan.variants[0]][first][: plan.verified], done.answers[plan.variants[1]][first]
+    given = plan.samples.labels
+    labels, metric = (choices(exact), "agreement") if given is None else (given[: plan.verified], "top-1")
+    if profile.substrate == "ideal" and not profile.adc.levels:
+        check_ideal(nominal, exact, tolerance)
+    evaluation = _evaluation(done, plan, labels, metric, exact)
+    report = reports.build_report(
+        manifest=done.manifest,
+        profile=profile,
+        calibrated=done.calibrated,
+        quality=_SampledQuality(done.errors),
+        digital=digital,
+        float_score=score(exact, labels),
+        exact_score=score(nominal, labels),
+        evaluation=as_json(evaluation),
+    )
+    report["streamed"] = {"calibrated_samples": len(plan.samples), "verified_samples": plan.verified}
+    report["warnings"].append(_caveat(plan, profile))
+    golden = Golden(min(GOLDEN_SAMPLES, len(plan.samples)), *self_test_bound(evaluation))
+    return msgspec.structs.replace(done.manifest, golden=golden), report
+
+
+@dataclass(frozen=True, slots=True)
+class _SampledQuality:
+    """Layers' quality as sampled columns give it: relative errors by layer, seed and age."""
+
+    errors: Mapping[str, Mapping[tuple[int, float], float]]
+
+    def snr_db(self, layer: str, ages_s: Sequence[float]) -> list[float | None]:
+        """Mean over instances, in decibels."""
+        return [self._decibels([e for (_, at), e in self.errors[layer].items() if at == age]) for age in ages_s]
+
+    def sensitivity(self, layer: str) -> float | None:
+        """It would take a run of the model for every layer."""
+        return None
+
+    @staticmethod
+    def _decibels(errors: Sequence[float]) -> float | None:
+        return float(np.mean([-20.0 * math.log10(e) for e in errors])) if errors and min(errors) > 0.0 else None
+
+
+def _evaluation(done: Streamed, plan: Plan, labels: Array, metric: str, exact: Array) -> Evaluation:
+    first = done.manifest.outputs[0].name
+    groups: dict[float, list[Variant]] = {}
+    for variant in plan.variants:
+        if variant.seed is not None:
+            groups.setdefault(variant.age_s, []).append(variant)
+    rows = []
+    for age, variants in (groups or {0.0: [plan.variants[1]]}).items():
+        answers = [done.answers[variant][first] for variant in variants]
+        residuals = tuple(_residual(a, exact) for a in answers)
+        rows.append(AgeResult(age, tuple(score(a, labels) for a in answers), residuals))
+    return Evaluation(metric, plan.verified, tuple(rows))
+
+
+def _residual(answers: Array, exact: Array) -> float:
+    power = float(np.sum(exact.astype(np.float64) ** 2))
+    wrong = float(np.sum((answers.astype(np.float64) - exact) ** 2))
+    return float(np.sqrt(wrong / power)) if power else float(np.sqrt(wrong))
+
+
+def _caveat(plan: Plan, profile: Profile) -> dict[str, str]:
+    """How much of what the report says was measured."""
+    remedy = "Run `hyle evaluate` where there is memory for the whole model."
+    told = f"Compiled layer by layer: calibrated on {len(plan.samples)} samples, verified on {plan.verified}"
+    if len(plan.variants) == 2:
+        return {"message": f"{told} on exact matter, every weight included.", "remedy": remedy}
+    instances = len({variant.seed for variant in plan.variants if variant.seed is not None})
+    told += (
+        f": exact matter with every weight included; {instances} instances of {profile.name} by the errors that "
+        f"{SAMPLED} columns of every layer have, drawn for all its outputs."
+    )
+    return {"message": told, "remedy": remedy}
