@@ -170,6 +170,17 @@ def test_an_older_version_and_its_recorded_messages(victim: Victim) -> None:
     assert version_that_answers(victim.channel) == 3
 
 
+def test_an_older_version_after_the_model_was_removed(victim: Victim) -> None:
+    """Removal forgets slots and files, and not how far versions had come."""
+    recorded = install(victim.bundle(1))
+    victim.operator.deploy(victim.bundle(3))
+    victim.operator.stub.Remove(pb.RemoveRequest(model="small"))
+    plan = pb.PlanRequest(manifest=recorded.manifest, signature=recorded.signature)
+    assert refused(victim.operator.stub.Plan, plan).code() is CONFLICT
+    victim.operator.deploy(victim.bundle(4))
+    assert version_that_answers(victim.channel) == 4
+
+
 CLIMBING = ["../../evil", "segments/../../../evil", "/tmp/hyle-evil", "..", "segments//evil", "a\0b", "C:/evil"]
 
 
