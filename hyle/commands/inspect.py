@@ -59,6 +59,9 @@ def render(result: dict[str, object], console: Console) -> None:
         for r in report["layers"]
     ]
     console.table("layers on physics", ["layer", "op", "matrix", "tiles", "copies", "MACs", "range"], rows)
+    for box in report.get("black_boxes", []):
+        held = f"twin's correlation {box['correlation']:.4f}, error {100 * box['error']:.1f} %"
+        print(f"black box: {box['name']} on {box['matter']} ({box['identity']}): {held}")
     for entry in report["digital"]:
         print(f"digital: {entry['node']} ({entry['op']}): {entry['reason']}")
     files = cast(dict[str, dict[str, Any]], result["files"])

@@ -202,4 +202,6 @@ def _cut(model: ir.Model, outputs: tuple[str, ...], known: set[str]) -> tuple[ir
             "This model cannot be run layer by layer: control flow reaches over its physical layers.",
             remedy="Compile it without --adapt.",
         ) from error
-    return ir.Model(part, ir_version=model.ir_version or 8), tuple(needs)
+    made = ir.Model(part, ir_version=model.ir_version or 8, functions=list(model.functions.values()))
+    made.opset_imports.update(model.opset_imports)
+    return made, tuple(needs)
