@@ -183,7 +183,7 @@ def row(target: str, data: Path, folder: Path, instances: int, tests_a_day: floa
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instances", type=int, default=3)
-    parser.add_argument("--tests-a-day", type=float, default=24.0)
+    parser.add_argument("--tests-a-day", type=float, default=4.0)
     parser.add_argument("--model", default="digits_mlp", help="a folder of tests/data")
     parser.add_argument("--targets", nargs="*", default=TARGETS)
     args = parser.parse_args()

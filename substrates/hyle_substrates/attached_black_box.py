@@ -9,7 +9,17 @@ from dataclasses import replace
 import numpy as np
 from hyle_errors import CallerError
 
-from hyle_substrates.driver import BlackBox, BlackBoxInfo, DeviceError, Floats
+from hyle_substrates.driver import (
+    BadAnswerError,
+    BlackBox,
+    BlackBoxInfo,
+    DeviceAwayError,
+    DeviceError,
+    DeviceTimeoutError,
+    Floats,
+    NotANumberError,
+    WrongDeviceError,
+)
 
 __all__ = ["AttachedBlackBox"]
 
@@ -28,17 +38,19 @@ class AttachedBlackBox:
         self._open = open_link
         self._closed = False
         self._link: BlackBox | None = None
+        self._identity = ""
         self._info = self._linked().describe()
+        self._identity = self._info.identity
 
     def describe(self) -> BlackBoxInfo:
         """Return the device; `connected` in its health is 1 while it answers."""
         try:
             found = self._linked().describe()
-        except DeviceError:
+        except DeviceError as error:
             if self._closed:
                 raise
             self._drop()
-            return replace(self._info, health={**self._info.health, "connected": 0.0})
+            return replace(self._info, health={**self._info.health, "connected": 0.0}, fault=error.fault)
         self._info = replace(found, health={**found.health, "connected": 1.0})
         return self._info
 
@@ -51,13 +63,15 @@ class AttachedBlackBox:
             raise CallerError("Parameters and inputs are of different batches.", remedy="Give one row for each sample.")
         try:
             answer = self._linked().respond(parameters, inputs)
-            if answer.shape != (len(inputs), info.outputs) or not np.isfinite(answer).all():
-                raise DeviceError("The device's answer has holes.", remedy="Check the device and its cable.")
+            if answer.shape != (len(inputs), info.outputs):
+                raise BadAnswerError("The device's answer has holes.", remedy="Check the device and its cable.")
+            if not np.isfinite(answer).all():
+                raise NotANumberError("The device's answer has holes.", remedy="Check the device and its cable.")
         except (DeviceError, OSError, ValueError) as error:
             self._drop()
             if isinstance(error, DeviceError):
                 raise
-            raise DeviceError(f"The device does not answer: {error}.", remedy="Check power and cable.") from error
+            raise _named(error) from error
         return answer
 
     def close(self) -> None:
@@ -70,9 +84,17 @@ class AttachedBlackBox:
             raise DeviceError("The device was closed.", remedy="Connect again.")
         if self._link is None:
             try:
-                self._link = self._open()
+                link = self._open()
+                found = link.describe().identity
             except (OSError, ValueError) as error:
-                raise DeviceError(f"The device does not answer: {error}.", remedy="Check power and cable.") from error
+                raise _named(error) from error
+            self._link = link
+            if self._identity and found != self._identity:
+                self._drop()
+                raise WrongDeviceError(
+                    f"{found!r} answers where {self._identity!r} was.",
+                    remedy="Attach the device that was there, or start again.",
+                )
         return self._link
 
     def _check(self, values: Floats, count: int, what: str) -> None:
@@ -90,3 +112,11 @@ class AttachedBlackBox:
         if link is not None:
             with contextlib.suppress(DeviceError, OSError):
                 link.close()
+
+
+def _named(error: Exception) -> DeviceError:
+    """Say what is wrong with a device that did not answer."""
+    kind = DeviceTimeoutError if isinstance(error, TimeoutError) else DeviceAwayError
+    if isinstance(error, ValueError):
+        return BadAnswerError("The device sent what nobody understands.", remedy="Check its firmware.")
+    return kind(f"The device does not answer: {error}.", remedy="Check power and cable.")

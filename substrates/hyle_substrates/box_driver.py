@@ -61,12 +61,12 @@ class BoxDriver:
         if self._driver is None:
             title = f"black box {found.identity}"[:200]
             profile = box_profile(title, "Says nothing of its physics.", title, found.inputs, found.outputs)
-            return Device(found.identity, profile, 0, found.simulated, found.health)
+            return Device(found.identity, profile, 0, found.simulated, found.health, found.fault)
         device = self._driver.describe()
         connected = [health["connected"] for health in (found.health, device.health) if "connected" in health]
         health = {**found.health, **device.health, **({"connected": min(connected)} if connected else {})}
         simulated = device.simulated and found.simulated
-        return replace(device, simulated=simulated, health=health)
+        return replace(device, simulated=simulated, health=health, fault=found.fault or device.fault)
 
     def program(self, tile: int, targets: Codes) -> ProgramReport:
         """Write a tile of the matrix device. Contract: `Driver.program`."""

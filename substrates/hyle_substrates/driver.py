@@ -179,6 +179,7 @@ class BlackBoxInfo:
         high: Largest input and parameter, > `low`.
         simulated: Whether it is made of numbers.
         health: Live readings by name, scalars only; `connected` is 1 while it answers and 0 while it does not.
+        fault: What is wrong with it, by the name of the `DeviceError` that said so; "" for nothing.
     """
 
     identity: str
@@ -189,6 +190,7 @@ class BlackBoxInfo:
     high: float = 1.0
     simulated: bool = False
     health: Mapping[str, float] = field(default_factory=dict)
+    fault: str = ""
 
 
 @runtime_checkable

@@ -185,3 +185,34 @@ def test_the_verbs_say_what_failed(capsys: pytest.CaptureFixture[str], tmp_path:
     assert main(["check-driver", "serial", *options, "--unplug", "true"]) == 2
     assert main(["check-driver", "serial", *options, "--unplug", "true", "--replug", "true"]) == 1
     rig.unplug()
+
+
+def test_an_instruments_faults_are_named_and_another_one_in_its_place_is_not_asked(tmp_path: Path) -> None:
+    rig = scpi_instrument()
+    options = {"address": f"TCPIP::127.0.0.1::{rig.port}::SOCKET", "inputs": "2", "outputs": "1", "timeout_s": "0.5"}
+    box = connect_visa(options)
+    ask = (np.zeros((1, 0)), np.ones((1, 2)))
+    answer = box.respond(*ask)
+    rig.freeze()
+    with pytest.raises(DeviceError) as caught:
+        box.respond(*ask)
+    assert caught.value.fault == "timeout"
+    rig.thaw()
+    rig.unplug()
+    with pytest.raises(DeviceError):
+        box.respond(*ask)
+    assert (box.describe().fault, box.describe().health["connected"]) == ("unplugged", 0.0)
+    source = (Path(__file__).parent / "scpi_instrument.py").read_text()
+    other = tmp_path / "other.py"
+    other.write_text(source.replace("hyle tests,plate,1,0", "hyle tests,plate,2,0"))
+    genuine, rig._command[1] = rig._command[1], str(other)
+    rig.replug()
+    with pytest.raises(DeviceError) as caught:
+        box.respond(*ask)
+    assert caught.value.fault == "wrong device"
+    rig.unplug()
+    rig._command[1] = genuine
+    rig.replug()
+    np.testing.assert_array_equal(box.respond(*ask), answer)
+    box.close()
+    rig.unplug()

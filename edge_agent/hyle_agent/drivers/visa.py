@@ -17,7 +17,14 @@ import numpy as np
 from hyle_errors import CallerError
 from hyle_substrates.attached_black_box import AttachedBlackBox
 from hyle_substrates.claim import Claim
-from hyle_substrates.driver import BlackBoxInfo, DeviceError, Floats
+from hyle_substrates.driver import (
+    BlackBoxInfo,
+    DeviceAwayError,
+    DeviceError,
+    DeviceTimeoutError,
+    Floats,
+    WrongDeviceError,
+)
 
 from hyle_agent.drivers.options import Options, needs
 
@@ -63,6 +70,10 @@ class Wiring:
         return np.array([float(part.mean()) for part in parts])
 
 
+# VI_ERROR_TMO of the VISA specification (VPP-4.3).
+_TIMED_OUT = -1073807339
+
+
 class _Link:
     def __init__(self, address: str, timeout_s: float, dialect: Dialect, wiring: Wiring) -> None:
         pyvisa = needs("pyvisa", "PyVISA")
@@ -82,7 +93,9 @@ class _Link:
 
     def describe(self) -> BlackBoxInfo:
         if self._query("*IDN?") != self._identity:
-            raise DeviceError("Another instrument answers.", remedy="Attach the one that was there, or start again.")
+            raise WrongDeviceError(
+                "Another instrument answers.", remedy="Attach the one that was there, or start again."
+            )
         w = self._wiring
         return BlackBoxInfo(self._identity, w.parameters, w.inputs, w.outputs)
 
@@ -124,9 +137,10 @@ class _Link:
         try:
             return talk()
         except self._failures as error:
-            raise DeviceError(
-                f"The instrument does not answer: {str(error)[:200]}", remedy="Check its power, cable and address."
-            ) from error
+            late = getattr(error, "error_code", 0) == _TIMED_OUT
+            kind = DeviceTimeoutError if late else DeviceAwayError
+            message = f"The instrument does not answer: {str(error)[:200]}"
+            raise kind(message, remedy="Check its power, cable and address.") from error
 
 
 def _open(pyvisa: Any, address: str, timeout_s: float) -> Any:
