@@ -2,7 +2,8 @@
 
 Run: python benchmarks/bench_budget.py [--models DIR] [--max-drop 1%] [--instances 10] [--json FILE] [MODEL ...]
 `--models` (or HYLE_MODELS) names a folder with mlperf_tiny_ic_resnet8 and mlperf_tiny_kws_dscnn; without it the
-repository's own models are measured. The budget is kept at one day on the calibration samples and their labels.
+repository's own models are measured. The budget is kept at one day on the calibration samples and their labels. The
+error of the loss counts the spread of the instances and samples that were lost; changes both ways make it larger.
 """
 
 from __future__ import annotations

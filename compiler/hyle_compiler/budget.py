@@ -22,11 +22,11 @@ from hyle_substrates.profile import Profile
 
 from hyle_compiler.build import Built, Identity, build
 from hyle_compiler.errors import PlacementError
-from hyle_compiler.evaluate import evaluate_folder
+from hyle_compiler.evaluate import AgeResult, evaluate_folder
 from hyle_compiler.partition import Digital, Partition, partition
 from hyle_compiler.replicate import replicate
 from hyle_compiler.samples import Samples
-from hyle_compiler.scoring import choices, score
+from hyle_compiler.scoring import choices, rights
 
 __all__ = [
     "Found",
@@ -242,15 +242,17 @@ class _Meter:
         manifest = msgspec.structs.replace(built.manifest, golden=Golden(0, 0.0, ""))
         seeds = [q.identity.seed + number for number in range(instances)]
         found = evaluate_folder(folder, manifest, q.profile, some, labels, metric="", ages_s=q.ages_s, seeds=seeds)
-        best = score(answers, labels)
-        losses = [(best - age.mean, _standard_error(age.scores, len(labels), best - age.mean)) for age in found.ages]
+        exact = rights(answers, labels)
+        losses = [(float(np.mean(exact)) - age.mean, _standard_error(age, exact)) for age in found.ages]
         return losses, max(float(np.mean(age.residuals)) for age in found.ages)
 
 
-def _standard_error(scores: Sequence[float], samples: int, drop: float) -> float:
-    """Of a mean loss: the spread between instances, and samples that changed sides (at least as many as were lost)."""
-    between = float(np.var(scores, ddof=1)) / len(scores) if len(scores) > 1 else 0.0
-    return float(np.sqrt(between + max(drop, 1.0 / samples) / samples))
+def _standard_error(age: AgeResult, exact: np.ndarray[Any, Any]) -> float:
+    """Of a mean loss: the spread between instances, and that of the change of each sample, won or lost."""
+    between = float(np.var(age.scores, ddof=1)) / len(age.scores) if len(age.scores) > 1 else 0.0
+    samples = len(exact)
+    changed = float(np.var(exact - age.rights, ddof=1)) if samples > 1 else 1.0
+    return float(np.sqrt(between + max(changed, 1.0 / samples) / samples))
 
 
 def _macs(built: Built) -> dict[str, int]:

@@ -24,7 +24,7 @@ from hyle_compiler.durations import format_duration
 from hyle_compiler.errors import CalibrationError, ModelError
 from hyle_compiler.progress import Counted
 from hyle_compiler.samples import InputSpec, Samples, load_samples
-from hyle_compiler.scoring import choices, score
+from hyle_compiler.scoring import choices, rights, score
 from hyle_compiler.segments import DATATYPES
 
 __all__ = [
@@ -45,13 +45,17 @@ BATCH = 128
 NUMPY_TYPES = {word: name for name, word in DATATYPES.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AgeResult:
-    """Scores of the instances at one age: fractions from 0 to 1, and self-test residuals."""
+    """Scores of the instances at one age: fractions from 0 to 1, and self-test residuals.
+
+    `rights` is how often each sample was answered right, over the instances, from 0 to 1.
+    """
 
     age_s: float
     scores: tuple[float, ...]
     residuals: tuple[float, ...]
+    rights: Array
 
     @property
     def mean(self) -> float:
@@ -114,7 +118,7 @@ def evaluate_folder(
         watch: Shown every instance (its number from 0) at every age (in seconds), programmed and corrected.
     """
     programming, golden = tensor_file(folder / "programming.safetensors"), tensor_file(folder / "golden.safetensors")
-    found: dict[float, list[tuple[float, float]]] = {age: [] for age in ages_s}
+    found: dict[float, list[tuple[Array, float]]] = {age: [] for age in ages_s}
     for number, seed in enumerate(seeds):
         driver = TwinDriver(profile, seed)
         body = Body(folder, manifest, programming, golden, driver, threads=threads)
@@ -127,9 +131,17 @@ def evaluate_folder(
                 body.recalibrate()
             watch(number, age, body)
             answers = run_batches(body, samples, manifest.outputs[0].name)
-            found[age].append((score(answers, labels), body.self_test().residual))
+            found[age].append((rights(answers, labels), body.self_test().residual))
         driver.close()
-    ages = tuple(AgeResult(age, tuple(s for s, _ in rows), tuple(r for _, r in rows)) for age, rows in found.items())
+    ages = tuple(
+        AgeResult(
+            age,
+            tuple(float(np.mean(right)) for right, _ in rows),
+            tuple(residual for _, residual in rows),
+            np.mean([right for right, _ in rows], axis=0),
+        )
+        for age, rows in found.items()
+    )
     return Evaluation(metric, len(labels), ages)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hyle_compiler.errors import CalibrationError
 
-__all__ = ["choices", "score"]
+__all__ = ["choices", "rights", "score"]
 
 Array = np.ndarray[Any, Any]
 CLOSE = 0.1
@@ -31,7 +31,12 @@ def choices(answers: Array) -> Array:
 
 
 def score(answers: Array, wanted: Array) -> float:
-    """Share of answers that are right, from 0 to 1.
+    """Share of answers that are right, from 0 to 1; the mean of `rights`."""
+    return float(np.mean(rights(answers, wanted)))
+
+
+def rights(answers: Array, wanted: Array) -> Array:
+    """Whether each sample's answer is right, from 0 to 1: for answers of many positions the share that are.
 
     Args:
         answers: Samples first.
@@ -42,6 +47,10 @@ def score(answers: Array, wanted: Array) -> float:
     Raises:
         CalibrationError: The two do not fit each other.
     """
+    return np.asarray(_hits(answers, wanted).reshape(len(wanted), -1).mean(axis=1, dtype=np.float64))
+
+
+def _hits(answers: Array, wanted: Array) -> Array:
     if answers.size == wanted.size:
         return _values(answers.reshape(-1), wanted.reshape(-1))
     squeezed = wanted.reshape(wanted.shape[0], *[size for size in wanted.shape[1:] if size != 1])
@@ -49,10 +58,10 @@ def score(answers: Array, wanted: Array) -> float:
         if -answers.ndim <= axis < answers.ndim:
             chosen = answers.argmax(axis=axis)
             if chosen.shape == squeezed.shape:
-                return float(np.mean(chosen == squeezed))
+                return np.asarray(chosen == squeezed)
     if squeezed.ndim == 1 and answers.ndim > 1:
         first = answers.reshape(len(wanted), -1, answers.shape[-1])[:, 0].argmax(axis=-1)
-        return float(np.mean(first == squeezed))
+        return np.asarray(first == squeezed)
     raise CalibrationError(
         f"`labels` of shape {wanted.shape} do not fit answers of shape {answers.shape}.",
         remedy="Give one class a sample, or one a position in the shape of the answers without their classes.",
@@ -63,10 +72,10 @@ def _width(answers: Array) -> int:
     return int(answers.shape[-1]) if answers.ndim > 1 else 1
 
 
-def _values(answers: Array, wanted: Array) -> float:
+def _values(answers: Array, wanted: Array) -> Array:
     if answers.dtype.kind not in "fc":
-        return float(np.mean(answers == wanted))
+        return np.asarray(answers == wanted)
     if wanted.dtype.kind in "iub" and np.isin(wanted, (0, 1)).all():
         edge = 0.5 if answers.min(initial=0.0) >= 0.0 and answers.max(initial=0.0) <= 1.0 else 0.0
-        return float(np.mean((answers > edge) == wanted.astype(bool)))
-    return float(np.mean(np.abs(answers - wanted) <= CLOSE * (np.std(wanted.astype(np.float64)) or 1.0)))
+        return np.asarray((answers > edge) == wanted.astype(bool))
+    return np.asarray(np.abs(answers - wanted) <= CLOSE * (np.std(wanted.astype(np.float64)) or 1.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hyle_compiler.errors import CalibrationError
-from hyle_compiler.scoring import choices, score
+from hyle_compiler.scoring import choices, rights, score
 
 RNG = np.random.default_rng(0)
 
@@ -41,3 +41,8 @@ def test_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(CalibrationError) as error:
         score(RNG.standard_normal((6, 5)), np.zeros((6, 4, 2)))
     assert error.value.remedy
+
+
+def test_every_sample_has_its_share_of_right_positions() -> None:
+    answers = np.eye(3, dtype=np.float32)[np.array([[0, 1], [2, 2]])]
+    assert rights(answers, np.array([[0, 2], [2, 2]])).tolist() == [0.5, 1.0]

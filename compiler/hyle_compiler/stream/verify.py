@@ -17,7 +17,7 @@ from hyle_compiler.evaluate import AgeResult, Evaluation, as_json
 from hyle_compiler.exactness import check_ideal
 from hyle_compiler.golden import GOLDEN_SAMPLES
 from hyle_compiler.partition import Digital
-from hyle_compiler.scoring import choices, score
+from hyle_compiler.scoring import choices, rights, score
 from hyle_compiler.self_test_bound import self_test_bound
 from hyle_compiler.stream.build import Streamed
 from hyle_compiler.stream.plan import Plan, Variant
@@ -88,7 +88,8 @@ def _evaluation(done: Streamed, plan: Plan, labels: Array, metric: str, exact: A
     for age, variants in (groups or {0.0: [plan.variants[1]]}).items():
         answers = [done.answers[variant][first] for variant in variants]
         residuals = tuple(_residual(a, exact) for a in answers)
-        rows.append(AgeResult(age, tuple(score(a, labels) for a in answers), residuals))
+        right = [rights(a, labels) for a in answers]
+        rows.append(AgeResult(age, tuple(float(np.mean(r)) for r in right), residuals, np.mean(right, axis=0)))
     return Evaluation(metric, plan.verified, tuple(rows))
 
 
