@@ -114,7 +114,7 @@ def prepare(request: pb.ModelInferRequest, models: Models) -> Job:
 
 
 def respond(job: Job, outputs: Mapping[str, Array]) -> bytes:
-    """Write the answer, an encoded `ModelInferResponse`.
+    """Write the answer, an encoded `ModelInferResponse`; `outputs` by name, samples first.
 
     Raises:
         InternalAnswerError: The program did not return what its manifest promises.

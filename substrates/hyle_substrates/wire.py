@@ -16,7 +16,7 @@ __all__ = ["pack", "pack_profile", "profile_digest", "unpack", "unpack_profile"]
 
 
 def pack(values: Codes) -> pb.Matrix:
-    """Turn a matrix into a message: integers stay integers, everything else becomes single precision.
+    """Turn a matrix (rows by columns) into a message: integers stay integers, everything else becomes single precision.
 
     Raises:
         DeviceError: An integer does not fit 32 bits.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -147,6 +148,54 @@ def test_every_public_function_has_a_docstring_and_types(room):
             if function.returns is None or bare_arguments(function):
                 missing.append(f"{where}: no annotation of {bare_arguments(function) or 'the result'}")
     assert missing == []
+
+
+ARRAYS = re.compile(r"\b(?:Array|Float32s|Codes|Weights|ndarray|Levels32)\b")
+SHAPES = re.compile(
+    r"\bby\b|\bshape|\baxis\b|\baxes\b|\bscalar\b|\bone (?:a|an|for)\b|\beach\b|\bevery\b|\bbatch|\bsamples?\b"
+    r"|Contract: `|\bcolumns?\b|\brows?\b|\bvectors?\b|\bvalues\b|\belement|\blayout\b|\barrays?\b|\btensors?\b|\bcodes\b",
+    re.IGNORECASE,
+)
+MEASURED = re.compile(
+    r"(?:^|_)(?:timeout|age|latency|energy|power|duration|delay|interval|period|voltage|current|phase)$"
+)
+
+
+def arguments_of(function: Function) -> list[ast.arg]:
+    given = function.args
+    return [*given.posonlyargs, *given.args, *given.kwonlyargs]
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_every_public_function_of_arrays_says_their_shapes(room):
+    """In its docstring, or that of the class it belongs to: a word of shapes, or that the arrays go by name."""
+    silent = []
+    for path in sources(room):
+        tree = ast.parse(path.read_text())
+        classes = {node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.ClassDef)}
+        for name, function in public_definitions(path):
+            annotations = [one.annotation for one in arguments_of(function)] + [function.returns]
+            if any(ARRAYS.search(ast.unparse(one)) for one in annotations if one):
+                text = (ast.get_docstring(function) or "") + classes.get(name.partition(".")[0], "")
+                if not is_overload(function) and not SHAPES.search(text):
+                    silent.append(f"{path.relative_to(ROOT)}:{function.lineno} {name}")
+    assert silent == []
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_every_measured_number_of_a_public_function_has_its_unit(room):
+    """In its name (`age_s`), or in the docstring in words."""
+    units = re.compile(
+        r"\b(?:s|ms|seconds?|milliseconds?|hours?|days?|J|joules?|W|watts?|V|volts?|A|amperes?|rad|radians?|Hz)\b"
+    )
+    silent = []
+    for path in sources(room):
+        for name, function in public_definitions(path):
+            for one in arguments_of(function):
+                number = one.annotation is not None and re.search(r"\b(?:float|int)\b", ast.unparse(one.annotation))
+                if number and MEASURED.search(one.arg) and not units.search(ast.get_docstring(function) or ""):
+                    silent.append(f"{path.relative_to(ROOT)}:{function.lineno} {name}({one.arg})")
+    assert silent == []
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))

@@ -38,7 +38,7 @@ class Checkpoint:
             )
 
     def read(self) -> dict[str, Array] | None:
-        """Return what was kept, or None if nothing was.
+        """Return the arrays that were kept, by name, or None if nothing was.
 
         Raises:
             AdaptError: The file is no checkpoint, or one of another model or target.
@@ -60,7 +60,7 @@ class Checkpoint:
         return found
 
     def write(self, parameters: Mapping[str, Array]) -> None:
-        """Keep parameters instead of what was kept; a power cut leaves the old or the new ones."""
+        """Keep parameters, arrays by name, instead of what was kept; a power cut leaves the old or the new ones."""
         if self._path is None:
             return
         scratch = self._path.with_name(f"{self._path.name}.new")

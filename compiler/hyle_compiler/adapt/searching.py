@@ -131,7 +131,13 @@ class Search:
 
 
 def loss_of(logits: Array, teacher: Array, labels: Array | None) -> float:
-    """0.3 cross-entropy + 0.7 distillation (temperature 2), as the gradient methods; distillation without labels."""
+    """0.3 cross-entropy + 0.7 distillation (temperature 2), as the gradient methods; distillation without labels.
+
+    Args:
+        logits: Answers, samples by classes.
+        teacher: The float model's, of the same shape.
+        labels: One class a sample, or None.
+    """
     soft, wanted = _log_softmax(logits / TEMPERATURE), _log_softmax(teacher / TEMPERATURE)
     distilled = TEMPERATURE**2 * float(np.mean(np.sum(np.exp(wanted) * (wanted - soft), axis=-1)))
     if labels is None:

@@ -21,7 +21,7 @@ NEEDS = Needs(frozenset(), "used", False, "2")
 
 
 def direction(seed: int, step: int, size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The step's direction: +1 or -1 a parameter, the same whenever it is asked for."""
+    """The step's direction: `size` values, +1 or -1 a parameter, the same whenever it is asked for."""
     return np.random.default_rng([seed, step]).choice(np.array([-1.0, 1.0]), size)
 
 

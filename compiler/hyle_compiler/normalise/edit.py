@@ -28,7 +28,7 @@ class Edit:
         self._count = 0
 
     def constant(self, array: Any, step: Array | None = None) -> ir.Value:
-        """A new initializer; `step` is what one of its integers stands for, where it came from integers."""
+        """A new initializer; `step` is what one of its integers stands for (a scalar or one a column), if they are any."""
         name = self._name()
         tensor = ir.tensor(np.asarray(array, order="C"), name=name)
         value = ir.Value(
@@ -91,7 +91,7 @@ def constant(value: ir.Value | None) -> Array | None:
 
 
 def step_of(value: ir.Value) -> Array | None:
-    """What one integer of a weight stands for, where it came from integers."""
+    """What one integer of a weight stands for, where it came from integers: a scalar, or one value a column."""
     step: Array | None = value.meta.get(STEP)
     return step
 
