@@ -153,7 +153,8 @@ def test_every_public_function_has_a_docstring_and_types(room):
 ARRAYS = re.compile(r"\b(?:Array|Float32s|Codes|Weights|ndarray|Levels32)\b")
 SHAPES = re.compile(
     r"\bby\b|\bshape|\baxis\b|\baxes\b|\bscalar\b|\bone (?:a|an|for)\b|\beach\b|\bevery\b|\bbatch|\bsamples?\b"
-    r"|Contract: `|\bcolumns?\b|\brows?\b|\bvectors?\b|\bvalues\b|\belement|\blayout\b|\barrays?\b|\btensors?\b|\bcodes\b",
+    r"|Contract: `|\bcolumns?\b|\brows?\b|\bvectors?\b|\bvalues\b|\belement|\blayout\b|\barrays?\b"
+    r"|\btensors?\b|\bcodes\b",
     re.IGNORECASE,
 )
 MEASURED = re.compile(

@@ -28,7 +28,7 @@ class Edit:
         self._count = 0
 
     def constant(self, array: Any, step: Array | None = None) -> ir.Value:
-        """A new initializer; `step` is what one of its integers stands for (a scalar or one a column), if they are any."""
+        """A new initializer; `step` is what one of its integers stands for (a scalar or one a column)."""
         name = self._name()
         tensor = ir.tensor(np.asarray(array, order="C"), name=name)
         value = ir.Value(
