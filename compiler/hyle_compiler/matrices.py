@@ -177,7 +177,7 @@ def chunks(start: int, stop: int, cols: int) -> list[tuple[int, int]]:
 
 
 def require_finite(layer: str, values: Array) -> None:
-    """Raise ModelError unless a layer's weights, or their largest magnitudes, are finite."""
+    """Raise ModelError unless a layer's weights (of any shape), or their largest magnitudes, are finite."""
     if not np.isfinite(values).all():
         raise ModelError(
             f"The weight of {layer!r} holds NaN or infinite values.", remedy="Train or export the model again."

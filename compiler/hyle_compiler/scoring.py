@@ -31,7 +31,7 @@ def choices(answers: Array) -> Array:
 
 
 def score(answers: Array, wanted: Array) -> float:
-    """Share of answers that are right, from 0 to 1; the mean of `rights`."""
+    """Share of answers that are right, from 0 to 1; arguments and mean of `rights`, samples first."""
     return float(np.mean(rights(answers, wanted)))
 
 
