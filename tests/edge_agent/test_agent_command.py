@@ -53,7 +53,7 @@ class Served:
             stdout=subprocess.PIPE,
             text=True,
         )
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while not ready.exists():
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < end, "the agent did not start"
@@ -69,7 +69,7 @@ class Served:
 
     def end(self) -> tuple[str, str]:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate(timeout=30)
+        return self.process.communicate(timeout=90)
 
 
 def test_the_command_serves_until_sigterm_and_prints_one_document(tmp_path: Path) -> None:
