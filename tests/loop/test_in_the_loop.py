@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from hyle_bundle import open_bundle
 from hyle_substrates.leased import lease
-from lending import DIGITS, Lender, lending, until
+from lending import DIGITS, EXPIRE_S, GRACE_S, Lender, lending, until
 from rigs import Process, mismatched_twin
 from served import hyle
 
 MISMATCH = 0.2
+# A busy machine may hold a compiler up for long; none of these leases is meant to expire.
+LASTING = {f"expire_s = {EXPIRE_S}": "expire_s = 120.0"}
+PATIENT = {**LASTING, f"grace_s = {GRACE_S}": "grace_s = 60.0"}
 COMPILE = ["compile", f"{DIGITS}/model.onnx", "--calib", f"{DIGITS}/calib.npz", "--name", "digits", "--instances", "2"]
 
 
@@ -34,7 +37,7 @@ def rig() -> Iterator[Process]:
 def far(rig: Process, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lender]:
     """An agent whose device is a mismatched twin in a process of its own."""
     remote = ["--driver", "remote", "--option", f"address=127.0.0.1:{rig.port}", "--option", "timeout_s=5"]
-    with lending(tmp_path_factory.mktemp("far"), None, *remote) as made:
+    with lending(tmp_path_factory.mktemp("far"), None, *remote, **PATIENT) as made:
         yield made
 
 
@@ -85,7 +88,7 @@ def test_a_device_far_from_its_sheet_refuses_what_was_compiled_for_it_and_serves
     sheet, adapted, checkpoint = tmp_path / "sheet.hyle", tmp_path / "pat.hyle", tmp_path / "best.npz"
     hyle(*COMPILE, "--target", "pcm-hermes", "-o", str(sheet), "--copies", "1")
     (tmp_path / "agent").mkdir()
-    with lending(tmp_path / "agent", None, *remote) as agent:
+    with lending(tmp_path / "agent", None, *remote, **PATIENT) as agent:
         deploying = [sys.executable, "-m", "hyle", "deploy", str(sheet), "--to", agent.address]
         refused = subprocess.run(deploying, capture_output=True, text=True, timeout=120, check=False)
         assert "self-test's residual" in refused.stderr
@@ -136,7 +139,7 @@ def test_a_device_that_goes_away_while_it_teaches_leaves_what_was_learned(tmp_pa
     device = mismatched_twin("pcm-hermes", 78, MISMATCH)
     remote = ["--driver", "remote", "--option", f"address=127.0.0.1:{device.port}", "--option", "timeout_s=1"]
     out = tmp_path / "left.hyle"
-    with lending(tmp_path, None, *remote) as agent:
+    with lending(tmp_path, None, *remote, **LASTING) as agent:
         command = [*COMPILE, "--target", "pcm-hermes", "-o", str(out), "--device", agent.address, "--adapt", "spsa"]
         words = [sys.executable, "-m", "hyle", *command, "--json"]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
