@@ -94,7 +94,7 @@ def test_both_ways_of_running_see_the_same_device(compensation: str, tmp_path: P
 
 def test_recalibration_wins_back_what_drift_took(tmp_path: Path) -> None:
     profile, text = find_profile("pcm-generic")
-    folder, manifest = compiled(tmp_path, "digits_mlp", profile, text)
+    folder, manifest = compiled(tmp_path, "digits_mlp", profile, text, instances=6)
     driver = TwinDriver(profile, 3)
     body = body_on(folder, manifest, driver, fused=False)
     driver.advance(31536000.0)
