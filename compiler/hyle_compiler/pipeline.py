@@ -246,8 +246,8 @@ def _streamed(
 
     if options.max_drop is not None or options.adapt is not None or options.device is not None or options.black_boxes:
         raise ModelError(
-            f"{model_path.name} has more than {STREAM_BYTES >> 20} MiB of weights and is compiled layer by layer, "
-            "without an accuracy budget, training or a device in the loop.",
+            f"{model_path.name} is compiled layer by layer (--stream, or more than {STREAM_BYTES >> 20} MiB of "
+            "weights), without an accuracy budget, training, black boxes or a device in the loop.",
             remedy="Leave these options out, or give --stream never on a machine with memory for the whole model.",
         )
     identity = _identity(options.name or _default_name(model_path), options, digest)

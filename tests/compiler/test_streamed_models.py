@@ -34,6 +34,7 @@ IDENTITY = Identity("m", "1", 1, 0, "0" * 64)
 @pytest.fixture(autouse=True)
 def no_matrix_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hyle_compiler.matrices.STORED_BYTES", 1)
+    monkeypatch.setattr("hyle_compiler.read.SMALL_BYTES", 1)
 
 
 def tiny(folder: Path, **options: Any) -> Path:

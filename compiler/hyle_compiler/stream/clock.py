@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from hyle_compiler.progress import Counted
+
 __all__ = ["Clock"]
 
 
@@ -27,7 +29,9 @@ class Clock:
             spent = time.monotonic() - self._begun
             left = f", {_words(spent / self._done * (self._total - self._done))} left"
         if what:
-            self._tell(f"{what}: {100 * self._done // self._total} % done{left}")
+            share = 100 * self._done // self._total
+            text = f"compiling layer by layer: {what}, {share} % done{left}"
+            self._tell(Counted(text, done=share, total=100))
         self._done += amount
 
 
