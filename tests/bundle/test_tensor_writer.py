@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hyle_bundle import TensorError, TensorSpec, TensorWriter, write_tensors
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 RNG = np.random.default_rng(0)
@@ -19,6 +19,7 @@ ARRAYS = {
 SPECS = [TensorSpec.of(name, array) for name, array in ARRAYS.items()]
 
 
+@settings(deadline=None, max_examples=50)
 @given(order=st.permutations(sorted(ARRAYS)), cut=st.integers(1, 8))
 def test_pieces_in_any_order_make_the_same_file(
     tmp_path_factory: pytest.TempPathFactory, order: list[str], cut: int
