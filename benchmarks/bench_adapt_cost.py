@@ -17,8 +17,8 @@ import numpy as np
 from bench_accuracy import ROOT, prepared
 from hyle_compiler.adapt.method import Budget, Task
 from hyle_compiler.adapting import calibrated_layers
+from hyle_compiler.inputs import input_specs
 from hyle_compiler.partition import partition
-from hyle_compiler.pipeline import input_specs
 from hyle_compiler.read import read_model
 from hyle_compiler.samples import load_samples
 from hyle_compiler.simplify import simplify

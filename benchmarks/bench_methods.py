@@ -24,8 +24,8 @@ import numpy as np
 from hyle_compiler.adapt.method import Budget, Task
 from hyle_compiler.adapt.registry import abilities, load_method, method_names
 from hyle_compiler.adapting import calibrated_layers, write_back
+from hyle_compiler.inputs import input_specs
 from hyle_compiler.partition import partition
-from hyle_compiler.pipeline import input_specs
 from hyle_compiler.read import read_model
 from hyle_compiler.samples import Samples, load_samples
 from hyle_compiler.simplify import simplify

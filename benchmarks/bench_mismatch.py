@@ -30,8 +30,8 @@ from hyle_compiler.adapt.checkpoint import Checkpoint
 from hyle_compiler.adapt.method import Adapted, Augment, Budget, Task
 from hyle_compiler.adapt.registry import load_method
 from hyle_compiler.adapting import calibrated_layers, write_back
+from hyle_compiler.inputs import input_specs
 from hyle_compiler.partition import partition
-from hyle_compiler.pipeline import input_specs
 from hyle_compiler.read import read_model
 from hyle_compiler.samples import Samples, load_samples
 from hyle_compiler.simplify import simplify

@@ -59,7 +59,9 @@ def _take_in(model: ir.Model) -> None:
 
 
 def source_digest(path: Path) -> str:
-    """SHA-256 of the model file, in hexadecimal."""
+    """SHA-256 of the model file, in hexadecimal; ModelError if there is none."""
+    if not path.is_file():
+        raise ModelError(f"There is no file {path}.", remedy="Give the path of an ONNX model.")
     digest = sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 from hyle_compiler.adapt.method import Budget, Task
 from hyle_compiler.adapting import calibrated_layers
+from hyle_compiler.inputs import input_specs
 from hyle_compiler.partition import Partition, partition
-from hyle_compiler.pipeline import input_specs
 from hyle_compiler.read import read_model
 from hyle_compiler.samples import Samples, load_samples
 from hyle_compiler.simplify import simplify

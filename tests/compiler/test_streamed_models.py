@@ -15,8 +15,9 @@ from hyle_bundle import open_bundle
 from hyle_compiler.build import Identity
 from hyle_compiler.errors import CalibrationError, ModelError, OutputError
 from hyle_compiler.evaluate import exact_body, run_batches, tensor_file
+from hyle_compiler.inputs import input_specs
 from hyle_compiler.partition import partition
-from hyle_compiler.pipeline import Options, compile_model, input_specs
+from hyle_compiler.pipeline import Options, compile_model
 from hyle_compiler.read import read_model
 from hyle_compiler.samples import load_samples
 from hyle_compiler.simplify import simplify

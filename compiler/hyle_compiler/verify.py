@@ -1,0 +1,106 @@
+"""What the compiled model does on its twin, and on the device it was measured on, before anybody relies on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from hyle_bundle.manifest import Golden, Manifest
+
+from hyle_compiler import report as reports
+from hyle_compiler.build import Built
+from hyle_compiler.errors import ModelError
+from hyle_compiler.evaluate import as_json, evaluate_folder, exact_body, run_batches
+from hyle_compiler.exactness import check_ideal
+from hyle_compiler.golden import GOLDEN_SAMPLES
+from hyle_compiler.layer_quality import LayerQuality
+from hyle_compiler.options import Setting
+from hyle_compiler.partition import Partition
+from hyle_compiler.scoring import choices, score
+from hyle_compiler.self_test_bound import self_test_bound
+
+if TYPE_CHECKING:
+    from hyle_compiler.attachment import Attachment
+
+__all__ = ["VERIFY_AGES_S", "verify"]
+
+VERIFY_AGES_S = (25.0, 86400.0, 31536000.0)
+VERIFY_SAMPLES = 256
+
+
+def verify(
+    folder: Path,
+    manifest: Manifest,
+    setting: Setting,
+    built: Built,
+    parts: Partition,
+    tolerance: float,
+    attached: Attachment | None = None,
+) -> tuple[Manifest, dict[str, Any]]:
+    """Hold the twin against the float model.
+
+    Args:
+        folder: Where the bundle's files lie.
+        manifest: Its manifest.
+        setting: The compilation's.
+        built: What was built, with the float model's answers.
+        parts: What is on physics and what is not.
+        tolerance: How far perfect matter may be from the float model, as a share of its range.
+        attached: The device that the model was measured on, if there is one.
+
+    Returns:
+        The manifest with its self-test bound, and the report with its figures.
+    """
+    profile, options, progress, exact = setting.profile, setting.options, setting.progress, built.exact
+    first = manifest.outputs[0].name
+    if first not in exact:
+        raise ModelError(
+            f"The first axis of output {first!r} does not count samples.",
+            remedy="Export the model with samples first in its inputs and its first output.",
+        )
+    answers = exact[first]
+    some = setting.samples.head(min(VERIFY_SAMPLES, len(answers)))
+    count = len(some)
+    metric = "top-1" if some.labels is not None else "agreement"
+    labels = choices(answers[:count]) if some.labels is None else some.labels
+    progress("verifying on the exact twin")
+    perfect = exact_body(folder, manifest, profile, fused=False)
+    nominal = run_batches(perfect, some, first)
+    if profile.substrate == "ideal" and not profile.adc.levels:
+        check_ideal(nominal, answers[:count], tolerance)
+    ageless = profile.substrate == "ideal" and not profile.adc.levels
+    ages = (0.0,) if ageless else VERIFY_AGES_S
+    instances = 1 if ageless and not manifest.boxes else options.instances
+    seeds = range(options.seed, options.seed + instances)
+    quality = LayerQuality(folder, perfect, some, ages[len(ages) // 2])
+    evaluation = evaluate_folder(
+        folder,
+        manifest,
+        profile,
+        some,
+        labels,
+        metric=metric,
+        ages_s=ages,
+        seeds=list(seeds),
+        progress=progress,
+        watch=quality.watch,
+    )
+    report = reports.build_report(
+        manifest=manifest,
+        profile=profile,
+        calibrated=built.calibrated,
+        quality=quality,
+        digital=parts.digital,
+        float_score=score(answers[:count], labels),
+        exact_score=score(nominal, labels),
+        evaluation=as_json(evaluation),
+    )
+    golden = Golden(min(GOLDEN_SAMPLES, len(answers)), *self_test_bound(evaluation, fitted=bool(manifest.boxes)))
+    manifest = msgspec.structs.replace(manifest, golden=golden)
+    if attached is not None:
+        progress("running the compiled model on the device")
+        young = float(np.mean(evaluation.ages[0].residuals))
+        manifest = attached.prove(folder, manifest, some, labels, young)
+    return manifest, report
