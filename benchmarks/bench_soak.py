@@ -131,7 +131,8 @@ class Installing(threading.Thread):
 
 
 def soak(folder: Path, seconds: float, calls: int, engine: str) -> int:
-    every_s = min(60.0, seconds / 4)
+    # So often that memory has seen both slots and a trial before its first reading counts.
+    every_s = min(60.0, seconds / 16)
     made = {str(version): make_model(folder, version) for version in range(1, max(2, int(seconds / every_s)) + 1)}
     answers = {version: weights for version, (_, weights) in made.items()}
     process, address = start(folder, engine, every_s / 4)

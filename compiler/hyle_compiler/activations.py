@@ -16,7 +16,7 @@ from hyle_compiler.errors import CalibrationError, ModelError
 from hyle_compiler.partition import Candidate
 from hyle_compiler.samples import Samples
 
-__all__ = ["BATCH", "Collector", "Observed", "float_session", "joined", "observe", "run_in_batches"]
+__all__ = ["BATCH", "Collector", "Observed", "feeds", "float_session", "joined", "observe", "run_in_batches"]
 
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
 PROBES = 256
@@ -79,16 +79,25 @@ def run_in_batches(
     Raises:
         CalibrationError: The model refuses the samples.
     """
+    return [_run(session, outputs, feed) for feed in feeds(session, samples, batch)]
+
+
+def feeds(session: ort.InferenceSession, samples: Samples, batch: int = BATCH) -> list[dict[str, Any]]:
+    """Cut samples into batches that the model takes; what does not fill a batch of fixed size is left out.
+
+    Raises:
+        CalibrationError: They do not fill one.
+    """
     if samples.whole:
-        return [_run(session, outputs, samples.arrays)]
+        return [dict(samples.arrays)]
     fixed = [shape[0] for shape in (i.shape for i in session.get_inputs()) if shape and isinstance(shape[0], int)]
-    size = min([batch, *fixed])
+    size = max(1, min([batch, *fixed]))
     whole = samples.head(len(samples) // size * size) if fixed else samples
     if not len(whole):
         raise CalibrationError(
             f"The model wants batches of {size}; there are {len(samples)} samples.", remedy="Give more samples."
         )
-    return [_run(session, outputs, feed) for feed in whole.batches(size)]
+    return list(whole.batches(size))
 
 
 def _run(session: ort.InferenceSession, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
@@ -111,8 +120,8 @@ def observe(
         layer.name: Collector(layer, len(samples), np.random.default_rng([seed, i])) for i, layer in enumerate(layers)
     }
     outputs: list[list[np.ndarray[Any, Any]]] = []
-    for feed in samples.batches(BATCH):
-        values = dict(zip(names, run_in_batches(session, names, Samples(feed, None, samples.whole))[0], strict=True))
+    for feed in feeds(session, samples):
+        values = dict(zip(names, _run(session, names, feed), strict=True))
         outputs.append([values[o] for o in names])
         for layer in layers:
             x = feed[str(layer.x.name)] if str(layer.x.name) in inputs else values[str(layer.x.name)]
@@ -120,13 +129,19 @@ def observe(
     return {name: collector.finish() for name, collector in collectors.items()}, outputs
 
 
-def joined(names: Sequence[str], batches: Sequence[Sequence[Any]], samples: Samples) -> dict[str, Any]:
-    """Outputs over all batches, by name: those whose first axis counts samples (not, say, a recurrent state's)."""
+def joined(names: Sequence[str], batches: Sequence[Sequence[Any]], samples: int) -> dict[str, Any]:
+    """Outputs over all batches, by name: those whose first axis counts samples (not, say, a recurrent state's).
+
+    Args:
+        names: The outputs.
+        batches: For each batch one array an output.
+        samples: How many samples were in them.
+    """
     found = {}
     for place, name in enumerate(names):
         parts = [batch[place] for batch in batches]
         if all(isinstance(part, np.ndarray) and part.ndim for part in parts):
-            fits = len({part.shape[1:] for part in parts}) == 1 and sum(map(len, parts)) == len(samples)
+            fits = len({part.shape[1:] for part in parts}) == 1 and sum(map(len, parts)) == samples
             if fits:
                 found[name] = np.concatenate(parts)
     return found

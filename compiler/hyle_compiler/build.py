@@ -14,11 +14,11 @@ import onnx_ir as ir
 from hyle_bundle.manifest import Golden, Layer, Manifest
 from hyle_substrates.profile import Profile
 
-from hyle_compiler.activations import Observed, float_session, joined, observe
+from hyle_compiler.activations import Observed, feeds, float_session, joined, observe
 from hyle_compiler.boxes import box_tensors, describe_boxes
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.calibrate_layers import calibrate_layers
-from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, write_golden
+from hyle_compiler.golden import GOLDEN, golden_count, write_golden
 from hyle_compiler.lower import Lowered, attach, describe_layer, lower
 from hyle_compiler.matrices import only_feeds
 from hyle_compiler.observe_steps import observe_steps
@@ -107,7 +107,7 @@ def build(
     if samples.whole:
         write_golden(folder / GOLDEN, Samples({}, None), {}, described, calibrated)
     else:
-        first = {name: array[:GOLDEN_SAMPLES] for name, array in exact.items()}
+        first = {name: array[: golden_count(manifest.inputs, len(array))] for name, array in exact.items()}
         write_golden(folder / GOLDEN, samples, first, described, calibrated)
     manifest = msgspec.structs.replace(
         manifest, steps=lowered.steps, largest_inputs=largest_inputs(samples), stackable=stackable
@@ -138,7 +138,8 @@ def _observe(
         return seen, {}, False
     stackable = answers_samples_apart(session, model.graph, samples)
     names = [str(value.name) for value in model.graph.outputs]
-    return seen, joined(names, batches, samples), stackable
+    count = sum(len(next(iter(feed.values()))) for feed in feeds(session, samples))
+    return seen, joined(names, batches, count), stackable
 
 
 def manifest_of(model: ir.Model, profile: Profile, identity: Identity, layers: Sequence[Layer]) -> Manifest:

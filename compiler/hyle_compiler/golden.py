@@ -8,16 +8,27 @@ from typing import Any
 
 import numpy as np
 from hyle_bundle import TensorSpec, write_tensors
-from hyle_bundle.manifest import Layer
+from hyle_bundle.manifest import Layer, TensorInfo
 
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.samples import Samples
 
-__all__ = ["GOLDEN", "GOLDEN_SAMPLES", "write_golden"]
+__all__ = ["GOLDEN", "GOLDEN_SAMPLES", "fixed_batch", "golden_count", "write_golden"]
 
 GOLDEN = "golden.safetensors"
 GOLDEN_SAMPLES = 32
 Array = np.ndarray[Any, Any]
+
+
+def fixed_batch(inputs: Sequence[TensorInfo]) -> int:
+    """Samples that the model takes at once; 1 where their number is free."""
+    return max([1, *(info.shape[0] for info in inputs if info.shape)])
+
+
+def golden_count(inputs: Sequence[TensorInfo], available: int) -> int:
+    """How many samples the self-test has: whole batches where these are of a fixed size."""
+    size = fixed_batch(inputs)
+    return min(available, max(size, GOLDEN_SAMPLES // size * size))
 
 
 def write_golden(

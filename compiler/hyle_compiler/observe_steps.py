@@ -11,7 +11,7 @@ import onnx_ir as ir
 from hyle_runtime.steps import Steps
 from hyle_substrates.host import patches
 
-from hyle_compiler.activations import BATCH, Collector, Observed, float_session, joined
+from hyle_compiler.activations import Collector, Observed, feeds, float_session, joined
 from hyle_compiler.errors import CalibrationError
 from hyle_compiler.partition import Candidate
 from hyle_compiler.samples import Samples
@@ -62,8 +62,8 @@ def observe_steps(
     steps = Steps(cut.folder, cut.steps(), run_layer)
     names = [str(value.name) for value in model.graph.outputs]
     batches = []
-    fixed = [shape[0] for shape in (i.shape for i in exact.get_inputs()) if shape and isinstance(shape[0], int)]
-    for feed in samples.batches(min([BATCH, *fixed])):
+    given = feeds(exact, samples)
+    for feed in given:
         try:
             steps.run(feed)
             batches.append(exact.run(names, feed))
@@ -78,7 +78,11 @@ def observe_steps(
     seen = {name: collector.finish() for name, collector in collectors.items()}
     if samples.whole:
         return seen, {}, False
-    return seen, joined(names, batches, samples), answers_samples_apart(exact, model.graph, samples)
+    return (
+        seen,
+        joined(names, batches, sum(len(next(iter(feed.values()))) for feed in given)),
+        answers_samples_apart(exact, model.graph, samples),
+    )
 
 
 def _product(layer: Candidate, matrix: Array, x: Array) -> Array:

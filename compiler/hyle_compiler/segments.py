@@ -38,7 +38,7 @@ def graphs_of(node: ir.Node) -> list[ir.Graph]:
             found.append(attribute.as_graph())
         elif attribute.type is ir.AttributeType.GRAPHS:
             found += attribute.as_graphs()
-    if node.op_type == "If":
+    if node.op_type == "If" and {"then_branch", "else_branch"} <= set(node.attributes):
         return [node.attributes["then_branch"].as_graph(), node.attributes["else_branch"].as_graph()]
     return found
 

@@ -14,7 +14,7 @@ from hyle_compiler.build import Built
 from hyle_compiler.errors import ModelError
 from hyle_compiler.evaluate import as_json, evaluate_folder, exact_body, run_batches
 from hyle_compiler.exactness import check_ideal
-from hyle_compiler.golden import GOLDEN_SAMPLES
+from hyle_compiler.golden import fixed_batch, golden_count
 from hyle_compiler.layer_quality import LayerQuality
 from hyle_compiler.options import Setting
 from hyle_compiler.partition import Partition
@@ -61,7 +61,8 @@ def verify(
             remedy="Export the model with samples first in its inputs and its first output.",
         )
     answers = exact[first]
-    some = setting.samples.head(min(VERIFY_SAMPLES, len(answers)))
+    size = fixed_batch(manifest.inputs)
+    some = setting.samples.head(min(max(size, VERIFY_SAMPLES // size * size), len(answers)))
     count = len(some)
     metric = "top-1" if some.labels is not None else "agreement"
     labels = choices(answers[:count]) if some.labels is None else some.labels
@@ -97,7 +98,9 @@ def verify(
         exact_score=score(nominal, labels),
         evaluation=as_json(evaluation),
     )
-    golden = Golden(min(GOLDEN_SAMPLES, len(answers)), *self_test_bound(evaluation, fitted=bool(manifest.boxes)))
+    golden = Golden(
+        golden_count(manifest.inputs, len(answers)), *self_test_bound(evaluation, fitted=bool(manifest.boxes))
+    )
     manifest = msgspec.structs.replace(manifest, golden=golden)
     if attached is not None:
         progress("running the compiled model on the device")

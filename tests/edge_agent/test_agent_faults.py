@@ -167,9 +167,8 @@ def test_a_frozen_device_is_a_timeout_and_without_a_fallback_the_model_is_not_re
 ) -> None:
     with served(bundle, tmp_path) as site:
         site.rig.freeze()
-        status = site.until(lambda model: not model.ready)
-        assert status.fault == "timeout"
-        assert site.agent.snapshot().device_fault == "timeout"
+        status = site.until(lambda model: not model.ready and model.fault == "timeout")
         assert status.substrate == ""
+        until(lambda: site.agent.snapshot().device_fault == "timeout")
         site.rig.thaw()
         site.until(lambda model: model.ready and model.substrate == "hardware")

@@ -114,12 +114,19 @@ def test_methods_without_a_gradient_go_over_the_network(far: Lender, tmp_path: P
         assert bundle.manifest.measured_on.method == method
 
 
+def hear_interrupts() -> None:
+    """A shell's background jobs, and what they start, ignore interrupts; a person's command does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_keeps_the_best_compiles_it_and_gives_the_device_back(far: Lender, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     out = tmp_path / "stopped.hyle"
     command = [*COMPILE, "--target", "pcm-hermes", "-o", str(out), "--device", far.address, "--adapt", "pat"]
     words = [sys.executable, "-m", "hyle", *command, "--epochs", "20000", "--json"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    )
     assert process.stderr is not None
     until(lambda: "step" in process.stderr.readline(), "training did not begin")
     time.sleep(0.5)

@@ -44,12 +44,12 @@ def test_it_ages_in_steps_of_its_grain() -> None:
 
 
 def test_the_drivers_option_makes_one_that_keeps_the_contract() -> None:
-    driver = connect({"profile": "pcm-hermes", "speed": "1"})
+    driver = connect({"profile": "pcm-hermes", "speed": "1e-6"})
     assert isinstance(driver, AgeingTwin)
     assert not isinstance(driver, SimulatedMatter)
     driver.close()
     findings = conformance.run(
-        conformance_driver.CHECKS, Subject(lambda: connect({"profile": "pcm-hermes", "speed": "1"}), timeout_s=5.0)
+        conformance_driver.CHECKS, Subject(lambda: connect({"profile": "pcm-hermes", "speed": "1e-6"}), timeout_s=5.0)
     )
     failed = {finding.check for finding in findings if finding.outcome == "failed"}
     assert failed <= {"repeats itself by seed"}  # two of one seed are of two ages

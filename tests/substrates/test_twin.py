@@ -17,12 +17,14 @@ TARGETS = profile_names()
 
 
 def targets_for(profile: Profile, rows: int = 12, cols: int = 9, seed: int = 0) -> np.ndarray:
+    rows, cols = min(rows, profile.array.rows or rows), min(cols, profile.array.cols or cols)
     relative = np.random.default_rng(seed).uniform(-1, 1, (rows, cols))
     levels = profile.weights.levels
     return np.round(relative * levels).astype(np.int32) if levels else relative.astype(np.float32)
 
 
 def codes_for(profile: Profile, batch: int = 40, rows: int = 12, seed: int = 1) -> np.ndarray:
+    rows = min(rows, profile.array.rows or rows)
     low = 0 if profile.dac.nonnegative else -1
     relative = np.random.default_rng(seed).uniform(low, 1, (batch, rows))
     levels = profile.dac.levels
@@ -77,7 +79,7 @@ def test_codes_come_back_as_integers_in_range(name: str) -> None:
     twin.program(0, targets_for(profile))
     twin.program(1, targets_for(profile, cols=4, seed=2))
     out = twin.apply([0, 1], codes_for(profile))
-    assert out.shape == (40, 13)
+    assert out.shape == (40, targets_for(profile).shape[1] + 4)
     if profile.adc.levels:
         assert out.dtype == np.int32
         assert np.abs(out).max() <= profile.adc.levels
@@ -90,7 +92,7 @@ def test_exact_matter_multiplies_within_the_converters_steps(name: str) -> None:
     twin = TwinDriver(profile, noiseless=True, exact=True)
     wanted, codes = targets_for(profile), codes_for(profile)
     twin.program(0, wanted)
-    block = BlockTiles(0, 12, (0,), reference=profile.reference)
+    block = BlockTiles(0, len(wanted), (0,), reference=profile.reference)
     found = block.read(twin, codes) * profile.adc_unit / profile.swing
     exact = (codes * profile.dac_unit) @ (wanted * profile.weight_unit)
     bound = 0.5 * profile.adc_unit / profile.swing if profile.adc.levels else 0.0
@@ -125,8 +127,9 @@ def test_what_a_device_must_refuse_is_refused(name: str) -> None:
     with pytest.raises(DeviceError, match="finite or exceeds"):
         twin.program(0, np.full((2, 2), np.nan))
     twin.program(0, targets_for(profile))
-    with pytest.raises(DeviceError, match="12 rows"):
-        twin.apply([0], codes_for(profile, rows=11))
+    rows = len(targets_for(profile))
+    with pytest.raises(DeviceError, match=f"{rows} rows"):
+        twin.apply([0], codes_for(profile, rows=rows - 1))
     if profile.weights.levels:
         with pytest.raises(DeviceError, match="exceeds"):
             twin.program(0, np.full((2, 2), profile.weights.levels + 1))
@@ -134,10 +137,10 @@ def test_what_a_device_must_refuse_is_refused(name: str) -> None:
             twin.program(0, np.zeros((profile.array.rows + 1, 1), dtype=np.int32))
     if profile.dac.levels:
         with pytest.raises(DeviceError, match="DAC code"):
-            twin.apply([0], np.full((1, 12), profile.dac.levels + 1))
+            twin.apply([0], np.full((1, rows), profile.dac.levels + 1))
     if profile.dac.nonnegative:
         with pytest.raises(DeviceError, match="negative"):
-            twin.apply([0], np.full((1, 12), -1))
+            twin.apply([0], np.full((1, rows), -1))
     twin.close()
     with pytest.raises(DeviceError, match="closed"):
         twin.program(0, targets_for(profile))
@@ -249,7 +252,9 @@ DIGESTS = {
     "flash-sonos": "1af6caf15050e07e",
     "ideal": "2086d53d6a48e4d9",
     "mrr-16": "d2d4a1ac2b0afdeb",
+    "mrr-echeverria2024": "90c7ca057ad07cac",
     "mzi-64": "1e0c2268dd9e5dce",
+    "mzi-pai2023": "646f557f6d6f82db",
     "pcm-generic": "42798b067331ee02",
     "pcm-hermes": "f92e6d7a6b50fd45",
     "rram-cmo": "4a690b66752b6427",

@@ -138,7 +138,14 @@ def test_the_verb_ends_with_ctrl_c_and_shows_what_it_knew(mosquitto: Broker, rep
     command = [sys.executable, "-m", "hyle.cli", "watch", "--broker", f"127.0.0.1:{mosquitto.port}"]
     with (
         Host(mosquitto.port) as host,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell's background jobs, and what they start, ignore interrupts; a person's command does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process,
     ):
         try:
             host.await_count(1, "NCMD")
