@@ -18,6 +18,7 @@ from hyle_agent import disk
 from hyle_agent.device_thread import DeviceThread
 from hyle_agent.errors import ConflictError, NotReadyError, SelfTestError, StoreError
 from hyle_agent.measured import notice_of, preferred_tile
+from hyle_agent.memory import collect
 from hyle_agent.models import Loaded, Tested
 from hyle_agent.program import Array, Load
 from hyle_agent.tiles import Span, TileMap, tiles_needed, window
@@ -192,6 +193,7 @@ class SlotLoader:
             self._device.call(close)
         finally:
             self.tiles.free(loaded.span)
+            collect()
 
     def self_test(self, loaded: Loaded) -> Tested:
         """Run the golden vectors, between requests."""

@@ -7,11 +7,19 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["give_back"]
+__all__ = ["collect", "give_back"]
 
 _DONT_NEED = 4
 _RARELY = (10_000, 20, 20)
 _MAPS = Path("/proc/self/maps")
+
+
+def collect() -> None:
+    """Free what nothing refers to any more, a program's sessions and files among it."""
+    gc.unfreeze()
+    gc.collect()
+    # What is alive now stays: looking through it again and again would only make requests wait.
+    gc.freeze()
 
 
 def give_back() -> None:
@@ -19,10 +27,7 @@ def give_back() -> None:
 
     Code pages are clean copies of files: those still needed come back from the page cache at their next use.
     """
-    gc.unfreeze()
-    gc.collect()
-    # What is alive now stays: looking through it again and again would only make requests wait.
-    gc.freeze()
+    collect()
     gc.set_threshold(*_RARELY)
     try:
         libc = ctypes.CDLL(None)
