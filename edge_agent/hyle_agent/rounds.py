@@ -13,6 +13,7 @@ from hyle_agent.control import Controller
 from hyle_agent.models import Model, Models
 from hyle_agent.operator_thread import OperatorThread
 from hyle_agent.policy import Policy
+from hyle_agent.status import refusal_of
 
 __all__ = ["Rounds"]
 
@@ -46,8 +47,12 @@ class Rounds:
             self._looked = {name: self._looked[name] for name in due if name in self._looked}
             for name in [name for name, at in due.items() if at <= now]:
                 self._looked[name] = now
-                with contextlib.suppress(HyleError):
+                try:
                     await self._operator.run(functools.partial(Controller.look, name=name))
+                except HyleError:
+                    pass  # the model says so itself
+                except Exception as error:
+                    refusal_of(error)  # writes it to the log; the rounds go on
             if any(at <= now for at in due.values()):
                 continue
             with contextlib.suppress(TimeoutError):
