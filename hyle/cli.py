@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from hyle_errors import HyleError, did_you_mean
+from hyle_errors import CallerError, HyleError, did_you_mean
 
 from hyle.console import Console
 
@@ -80,16 +80,28 @@ def _emit_json(document: object) -> None:
     print(json.dumps(_finite(document), indent=2, sort_keys=False), flush=True)
 
 
+def _missing(verb: str, error: ModuleNotFoundError) -> CallerError:
+    return CallerError(
+        f"`hyle {verb}` needs the package {error.name}.", remedy="Install it with: pip install 'hyle[compiler]'"
+    )
+
+
+def _refused(error: HyleError, console: Console, *, as_json: bool) -> int:
+    console.done()
+    if as_json:
+        _emit_json({"error": error.message, "remedy": error.remedy})
+    print(f"error: {error.message}\n{error.remedy}", file=sys.stderr)
+    return error.exit_code
+
+
 def _run(verb: Verb, args: argparse.Namespace) -> int:
     console = Console(quiet=args.json)
     try:
         result = verb.run(args, console)
     except HyleError as error:
-        console.done()
-        if args.json:
-            _emit_json({"error": error.message, "remedy": error.remedy})
-        print(f"error: {error.message}\n{error.remedy}", file=sys.stderr)
-        return error.exit_code
+        return _refused(error, console, as_json=args.json)
+    except ModuleNotFoundError as error:
+        return _refused(_missing(args.verb, error), console, as_json=args.json)
     except KeyboardInterrupt:
         console.done()
         print("stopped", file=sys.stderr)
@@ -139,11 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         verb = _load(name)
     except ModuleNotFoundError as error:
-        print(
-            f"error: `hyle {name}` needs the package {error.name}.\nInstall it with: pip install 'hyle[compiler]'",
-            file=sys.stderr,
-        )
-        return 2
+        missing = _missing(name, error)
+        print(f"error: {missing.message}\n{missing.remedy}", file=sys.stderr)
+        return missing.exit_code
     parser = argparse.ArgumentParser(prog=f"hyle {name}", description=verb.HELP)
     verb.configure(parser)
     if not any("--json" in action.option_strings for action in parser._actions):
@@ -154,6 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     if not hasattr(args, "json"):
         args.json = False
+    args.verb = name
     return _run(verb, args)
 
 

@@ -113,7 +113,7 @@ def test_a_faulty_device_is_named_its_twin_answers_and_it_comes_back(bundle: Pat
         back = site.until(lambda model: model.substrate == "hardware" and not model.fault)
         assert back.ready
         assert back.fallbacks >= 1
-        assert "recovery" in site.kinds()
+        until(lambda: "recovery" in site.kinds())  # said once the twin's files are closed, which is after the switch
         assert site.substrate() == "hardware"
 
 

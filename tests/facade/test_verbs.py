@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,20 @@ def test_no_instances_and_no_float_model_are_said(bundle: Path, capsys: pytest.C
     assert main([*data, "--instances", "0"]) == 2
     assert main([*data, "--model", "nowhere.onnx"]) == 2
     assert "nowhere.onnx" in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing_half_way_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith("hyle_compiler.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    out = tmp_path / "digits.hyle"
+    words = f"compile {DIGITS}/model.onnx --target ideal --calib {DIGITS}/calib.npz -o {out} --instances 1"
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert "needs the package matplotlib" in said
+    assert "pip install" in said
+    assert list(tmp_path.iterdir()) == []
