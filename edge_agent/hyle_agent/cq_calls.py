@@ -63,6 +63,7 @@ class FastCall:
             if self.over:
                 return
             self.over = True
+        self._begun = None
         operations = [cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)]
         if data is not None:
             operations.append(cygrpc.SendMessageOperation(data, _NO_FLAGS))
@@ -99,6 +100,7 @@ class FastCall:
             over, self.over = self.over, True
         if not over and self._method.fast is not None:
             self._method.fast.cancel(self._begun)
+            self._begun = None
             self._ended(event)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from agent_fakes import COLS, ROWS, Operator, Running, config_for, make_bundle, running, weights
 from hyle_agent import choice
 from hyle_agent.aio_engine import AioEngine
+from hyle_agent.batching import Waiting
 from hyle_agent.cq_engine import CqEngine
 from hyle_protos.inference import inference_pb2 as pb
 from hyle_protos.inference import inference_pb2_grpc
@@ -50,6 +52,23 @@ def test_requests_that_gather_are_one_execution_and_each_gets_its_own_answer(tmp
         assert (answer.id, list(answer.outputs[0].shape)) == (f"id {i}", [len(x), COLS])
         assert answer.parameters["calibration"].string_param.startswith(answer.parameters["digest"].string_param[:12])
         assert answer.parameters["calibration_age_s"].int64_param >= 0
+
+
+def test_an_answered_request_is_freed_at_once_and_leaves_the_collector_nothing(tmp_path: Path, store: Path) -> None:
+    def kept() -> int:
+        return sum(isinstance(one, Waiting) for one in gc.get_objects())
+
+    with running(config_for(store)) as agent, grpc.insecure_channel(agent.address) as channel:
+        Operator(channel).deploy(make_bundle(tmp_path, 1))
+        stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(50):
+                stub.ModelInfer(ask(np.ones((1, ROWS))), timeout=20)
+            until(lambda: kept() <= 1)  # the frame of the last may still stand on the thread that served it
+        finally:
+            gc.enable()
 
 
 def test_a_device_that_takes_one_at_a_time_gets_them_in_order(tmp_path: Path, store: Path) -> None:
