@@ -85,7 +85,6 @@ def test_a_fitted_twin_predicts_the_plate(plate: Plate, tmp_path: Path) -> None:
 
 
 @needs_plate
-@pytest.mark.long
 def test_digits_are_read_better_through_the_plate_than_without_it(plate: Plate) -> None:
     features, labels, driven = plate_digits.digits()
     box = connect(plate_digits.OPTIONS)
