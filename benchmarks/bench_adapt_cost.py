@@ -54,7 +54,7 @@ def main() -> int:
     batch = loop.batch(np.arange(min(args.batch, len(samples))))
     matter = Drawn(profile, "affine", loop.generator)
     seconds: dict[str, list[float]] = {"torch float": [], "in-silico, full noise": []}
-    descent = Descent(loop.view, 1e-3, 10**6, 3.0)
+    descent = Descent(loop.view, 1e-3, 10**6, 3.0, ranges=True)
     for _ in range(args.rounds + 2):
         for name, held in zip(seconds, (None, matter), strict=True):
             loop.view.put(held)

@@ -16,7 +16,7 @@ from hyle_compiler.activations import float_session, observe
 from hyle_compiler.adapt.method import Adapted, AdaptError, Augment, Budget, Task
 from hyle_compiler.adapt.registry import checked, choose
 from hyle_compiler.calibrate import Calibrated, calibrate
-from hyle_compiler.partition import Candidate, Partition, partition
+from hyle_compiler.partition import LEARNED_RANGE, Candidate, Partition, partition
 from hyle_compiler.place import place
 from hyle_compiler.samples import Samples
 
@@ -123,8 +123,10 @@ def calibrated_layers(
 
 
 def write_back(model: ir.Model, layers: tuple[Candidate, ...], adapted: Adapted) -> None:
-    """Give every layer that was learned its new matrix and bias, in its operator's own layout."""
+    """Give every layer that was learned its new matrix and bias, in its operator's own layout, and its input range."""
     for layer in layers:
+        if layer.name in adapted.ranges:
+            layer.node.metadata_props[LEARNED_RANGE] = repr(adapted.ranges[layer.name])
         if layer.name not in adapted.matrices:
             continue
         matrix, bias = adapted.matrices[layer.name], adapted.biases[layer.name]

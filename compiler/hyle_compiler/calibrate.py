@@ -90,7 +90,7 @@ def calibrate(
     matter = _matter_variance(placed, seen, profile, seed) / cols
     options = [
         choice
-        for dynamic, full_scale in ranges(seen, profile)
+        for dynamic, full_scale in ranges(seen, profile, placed.layer.learned_range)
         for choice in _choices(placed, seen, profile, wanted, dynamic, full_scale, rows, cols, matter)
     ]
     best = min(options, key=lambda choice: choice.error)
@@ -137,10 +137,15 @@ def room(placed: Placed | Spans, profile: Profile, copies: int | None) -> tuple[
     return rows, max(1, min(cols, copies // rows))
 
 
-def ranges(seen: Observed, profile: Profile) -> list[tuple[bool, float]]:
-    """The input ranges that the profile allows: whether each sample brings its own, and else the full scale."""
+def ranges(seen: Observed, profile: Profile, learned: float | None = None) -> list[tuple[bool, float]]:
+    """The input ranges that the profile allows: whether each sample brings its own, and else the full scale.
+
+    One that was learned is the only one, where the profile lets a layer keep one.
+    """
     if profile.dac.levels == 0:
         return [(False, 1.0)]
+    if learned is not None and profile.dac.range != "dynamic":
+        return [(False, learned)]
     largest = seen.largest or 1.0
     static = dict.fromkeys(max(float(np.quantile(seen.magnitudes, q)), 1e-3 * largest) for q in QUANTILES)
     choices = [(False, largest), *((False, value) for value in static)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,9 +17,10 @@ from hyle_compiler.normalise.edit import step_of
 from hyle_compiler.normalise.recurrent import RECURRENT, reason_digital
 from hyle_compiler.segments import CONTROL, owners_of
 
-__all__ = ["Candidate", "Digital", "Partition", "partition"]
+__all__ = ["LEARNED_RANGE", "Candidate", "Digital", "Partition", "partition"]
 
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
+LEARNED_RANGE = "hyle.input_range"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +41,15 @@ class Candidate:
     bias: Float32s
     geometry: Geometry | None
     step: Float32s | None = None
+
+    @property
+    def learned_range(self) -> float | None:
+        """The input range that training found for this operator, if it did: it holds instead of a calibrated one."""
+        try:
+            found = float(self.node.metadata_props.get(LEARNED_RANGE, "nan"))
+        except ValueError:
+            return None
+        return found if 0.0 < found < math.inf else None
 
 
 @dataclass(frozen=True, slots=True)

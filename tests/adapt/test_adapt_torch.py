@@ -21,9 +21,11 @@ from hyle_compiler.adapt.segments import DeviceLayers  # noqa: E402
 from hyle_compiler.adapt.torch_view import torch_view  # noqa: E402
 from hyle_compiler.adapt.training import Batch, Loop, objective  # noqa: E402
 from hyle_compiler.adapting import write_back  # noqa: E402
+from hyle_compiler.partition import partition  # noqa: E402
 from hyle_compiler.samples import Samples  # noqa: E402
 from hyle_substrates.driver import DeviceError  # noqa: E402
 from hyle_substrates.twin import TwinDriver  # noqa: E402
+from msgspec import structs  # noqa: E402
 
 GRADIENT = ["in-silico", "pat", "dfa", "augmented-dfa", "forward-forward", "phyll", "layer-wise"]
 SEARCH = ["none", "spsa", "finite-difference", "cma-es"]
@@ -72,7 +74,7 @@ def test_the_backward_of_a_layer_is_that_of_the_float_layer(given) -> None:  # t
         view.put(matter)
         view.zero_grad()
         torch.nn.functional.cross_entropy(view.logits(x), y).backward()
-        found.append(torch.cat([p.grad.flatten() for p in view.parameters()]))
+        found.append(torch.cat([p.grad.flatten() for p in view.parameters() if p.requires_grad]))
     assert torch.nn.functional.cosine_similarity(*found, dim=0) > 1.0 - 1e-5
 
 
@@ -97,6 +99,42 @@ def test_the_float_layers_gradient_agrees_with_finite_differences(given) -> None
         exact.append((both[0] - both[1]) / 2e-5)
         claimed.append(float(last.grad[i, j]))
     assert np.allclose(claimed, exact, atol=1e-8)
+
+
+def test_the_gradient_of_an_input_range_agrees_with_finite_differences(given) -> None:  # type: ignore[no-untyped-def]
+    it = given("digits_mlp", "ideal")
+    # So many levels that what is left of the converter is its limits: a step of the range is 300 of its quanta.
+    dac = structs.replace(it.profile.dac, levels=30_000, range="static")
+    profile = structs.replace(it.profile, dac=dac)
+    it.profile = profile
+    view = torch_view(it.model, it.task().layers, profile)
+    view.put(Drawn(profile, "none", torch.Generator().manual_seed(0), 25.0))
+    layer = view.physical[1]
+    limit = layer.full_scale.requires_grad_(True)
+    with torch.no_grad():
+        limit.mul_(0.3)
+    x = inputs_of(it.samples, 64)
+    weights = torch.randn(64, view.logits(x).shape[1], generator=torch.Generator().manual_seed(1))
+    (view.logits(x) * weights).sum().backward()
+    both = []
+    for sign in (1.0, -1.0):
+        with torch.no_grad():
+            before = limit.clone()
+            limit.add_(sign * 0.01 * before)
+            both.append((view.logits(x) * weights).sum().item())
+            limit.copy_(before)
+    # Values within the step of the range change sides: a few per cent of those that are cut.
+    assert limit.grad.item() == pytest.approx((both[0] - both[1]) / (0.02 * limit.item()), rel=0.05)
+
+
+def test_an_input_range_that_was_learned_holds_in_the_compiled_layer(given) -> None:  # type: ignore[no-untyped-def]
+    it = given("digits_mlp")
+    name = it.parts.physical[1].name
+    adapted = load_method("none").run(it.task())
+    write_back(it.model, it.parts.physical, replace(adapted, ranges={name: 1.25}))
+    it.parts = partition(it.model)
+    found = {layer.placed.layer.name: layer for layer in it.task().layers}
+    assert (found[name].dynamic, found[name].full_scale) == (False, 1.25)
 
 
 @pytest.mark.parametrize("name", [*GRADIENT, *SEARCH])

@@ -12,6 +12,8 @@ from hyle_compiler.adapt.torch_view import PhysicalLayer, TorchView
 
 __all__ = ["Descent", "clip_columns", "schedule"]
 
+LEAST = 0.05  # of the calibrated range: no step may turn it round
+
 
 def schedule(rate: float, steps: int, warm_up: int = 20) -> Callable[[int], float]:
     """Learning rate by step: linear warm-up, then a cosine to zero."""
@@ -35,9 +37,10 @@ class Descent:
         rate: Highest relative learning rate.
         steps: Steps of the schedule.
         clip: Weights are clipped at so many standard deviations of their column; None for not at all.
+        ranges: Whether input ranges are learned too, of layers that have one for all samples.
     """
 
-    def __init__(self, view: TorchView, rate: float, steps: int, clip: float | None) -> None:
+    def __init__(self, view: TorchView, rate: float, steps: int, clip: float | None, *, ranges: bool = False) -> None:
         self._layers, self._clip = view.physical, clip
         self._scales: list[float] = []
         groups = []
@@ -47,6 +50,10 @@ class Descent:
             for parameter, scale in ((layer.matrix, weights), (layer.bias, 0.1 * answers)):
                 groups.append({"params": [parameter]})
                 self._scales.append(scale or 1.0)
+            if ranges and layer.profile.dac.levels and not layer.calibrated.dynamic:
+                layer.full_scale.requires_grad_(True)
+                groups.append({"params": [layer.full_scale]})
+                self._scales.append(float(layer.full_scale.detach()))
         self._adam = torch.optim.Adam(groups, lr=rate)
         self._rate, self._step = schedule(rate, steps), 0
 
@@ -57,6 +64,9 @@ class Descent:
         self._step += 1
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for layer in self._layers:
+                layer.full_scale.clamp_min_(LEAST * layer.calibrated.full_scale)
         if self._clip is not None:
             for layer in self._layers:
                 clip_columns(layer, self._clip)

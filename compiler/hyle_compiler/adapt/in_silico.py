@@ -23,11 +23,13 @@ class InSilico:
         epochs: Epochs where the budget names none.
         rate: Highest relative learning rate of Adam.
         clip: Weights are clipped at so many standard deviations of their column.
+        ranges: Whether layers with one input range for all samples learn it.
     """
 
     epochs: int = 8
     rate: float = 1e-2
     clip: float = 3.0
+    ranges: bool = True
     name: str = "in-silico"
     summary: str = "noise-aware training on the twin: forward noisy, backward clean"
     source: str = "Joshi et al. 2020, Nat. Commun. 11, 2473; arXiv 2508.11940"
@@ -41,7 +43,7 @@ class InSilico:
         loop = Loop(task, self.epochs)
         matter = Drawn(task.profile, task.compensation, loop.generator)
         loop.view.put(matter)
-        descent = Descent(loop.view, self.rate, loop.steps, self.clip)
+        descent = Descent(loop.view, self.rate, loop.steps, self.clip, ranges=self.ranges)
 
         def step(batch: Batch) -> float:
             loss = objective(loop.view.logits(*batch.inputs), batch)

@@ -95,7 +95,8 @@ class Task:
 class Adapted:
     """What a method gives back: new matrices (rows by columns) and biases by layer name, and how it went.
 
-    `passes` counts samples sent through the device or its twin; `loss` is the best held-out loss.
+    `ranges` are input ranges that were learned, by layer name. `passes` counts samples sent through the device or its
+    twin; `loss` is the best held-out loss.
     """
 
     matrices: Mapping[str, Float32s]
@@ -105,6 +106,7 @@ class Adapted:
     loss: float
     history: tuple[float, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    ranges: Mapping[str, float] = field(default_factory=dict)
 
 
 class Method(Protocol):

@@ -28,8 +28,8 @@ class Read(torch.autograd.Function):
     """Forward: converters, matter and noise. Backward: the clean product, at the codes that drove the rows."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, matrix: Tensor, bias: Tensor, layer: PhysicalLayer) -> Tensor:
-        """Answer `x` as the layer's matter does."""
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, bias: Tensor, limit: Tensor, layer: PhysicalLayer) -> Tensor:
+        """Answer `x` as the layer's matter does; `limit` is the layer's own input range."""
         assert layer.matter is not None
         profile = layer.profile
         full_scale = _full_scale(layer, x)
@@ -41,7 +41,10 @@ class Read(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Gradients of the clean layer with respect to input, matrix and bias."""
+        """Gradients of the clean layer with respect to input, matrix, bias and input range.
+
+        The range's is that of PACT (Choi et al. 2018, arXiv 1805.06085): what is cut moves with it.
+        """
         codes, full_scale, matrix = ctx.saved_tensors
         layer: PhysicalLayer = ctx.layer
         unit = full_scale * layer.profile.dac_unit
@@ -49,10 +52,14 @@ class Read(torch.autograd.Function):
         x = codes if shared else codes * unit
         grad_x, grad_matrix, grad_bias = gradients(x, matrix, grad, layer.geometry, ctx.needs_input_grad[0])
         grad_matrix = grad_matrix * unit if shared else grad_matrix
+        grad_limit = None
         if grad_x is not None and layer.profile.dac.levels and not layer.calibrated.dynamic:
             highest = float(layer.profile.dac.levels)
-            grad_x = torch.ops.aten.hardtanh_backward(grad_x, codes, -highest, highest)
-        return grad_x, grad_matrix, grad_bias, None
+            kept = torch.ops.aten.hardtanh_backward(grad_x, codes, -highest, highest)
+            if ctx.needs_input_grad[3]:
+                grad_limit = ((grad_x - kept) * codes).sum() / highest
+            grad_x = kept
+        return grad_x, grad_matrix, grad_bias, grad_limit, None
 
 
 def _codes(x: Tensor, full_scale: Tensor, levels: int) -> Tensor:

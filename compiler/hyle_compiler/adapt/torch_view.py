@@ -62,6 +62,7 @@ class PhysicalLayer(torch.nn.Module):
     Attributes:
         matrix: Rows by columns.
         bias: One value a column.
+        full_scale: Input range, where it is one for all samples.
         matter: None for the float layer.
         local: Cut the gradient at the layer's input, so that it learns from its own output only.
         record: Keep the last input and output in `seen` and `said`.
@@ -74,7 +75,8 @@ class PhysicalLayer(torch.nn.Module):
         self.geometry = candidate.geometry
         self.matrix = torch.nn.Parameter(torch.tensor(np.ascontiguousarray(candidate.matrix)))
         self.bias = torch.nn.Parameter(torch.tensor(np.array(candidate.bias, dtype=np.float32)))
-        self.register_buffer("full_scale", torch.tensor(float(calibrated.full_scale)))
+        # Not every method learns it: who does lets it have a gradient.
+        self.full_scale = torch.nn.Parameter(torch.tensor(float(calibrated.full_scale)), requires_grad=False)
         self.spans = tuple(block.rows for block in calibrated.placed.blocks)
         self.matter: Matter | None = None
         self.local = self.record = False
@@ -84,7 +86,7 @@ class PhysicalLayer(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply: `(..., rows)`, or batch, channels, spatial for a convolution."""
         x = x.detach() if self.local else x
-        y = self.exact(x) if self.matter is None else Read.apply(x, self.matrix, self.bias, self)
+        y = self.exact(x) if self.matter is None else Read.apply(x, self.matrix, self.bias, self.full_scale, self)
         if self.record:
             self.seen, self.said = x, y
         return y

@@ -217,6 +217,8 @@ class Loop:
         for layer in self.view.physical:
             found[f"{layer.name}/matrix"] = layer.matrix.detach().clone()
             found[f"{layer.name}/bias"] = layer.bias.detach().clone()
+            if layer.full_scale.requires_grad:
+                found[f"{layer.name}/range"] = layer.full_scale.detach().clone()
         return found
 
     def _put(self, parameters: dict[str, Tensor]) -> None:
@@ -224,6 +226,7 @@ class Loop:
             for layer in self.view.physical:
                 layer.matrix.copy_(parameters[f"{layer.name}/matrix"])
                 layer.bias.copy_(parameters[f"{layer.name}/bias"])
+                layer.full_scale.copy_(parameters.get(f"{layer.name}/range", layer.full_scale))
 
     def _resume(self) -> None:
         done, self._resumed = self._resumed, True
@@ -244,8 +247,9 @@ class Loop:
             notes.append("no step lowered the held-out loss: the weights are as they were")
         matrices = {name: best[f"{name}/matrix"].numpy() for name in names}
         biases = {name: best[f"{name}/bias"].numpy() for name in names}
+        ranges = {name: float(best[f"{name}/range"]) for name in names if f"{name}/range" in best}
         kind: Outcome = outcome  # type: ignore[assignment]
-        return Adapted(matrices, biases, kind, self.passes, loss, (start, *self.history), tuple(notes))
+        return Adapted(matrices, biases, kind, self.passes, loss, (start, *self.history), tuple(notes), ranges)
 
 
 class _StopError(Exception):
