@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from hyle_compiler.errors import ModelError
 from hyle_compiler.matrices import is_stored, parts
@@ -34,6 +34,7 @@ def read_model(path: Path, physical: bool = False, stored: bool = True) -> ir.Mo
             weights that are NaN or infinite, or external data that is missing or outside the model's folder.
     """
     proto = _parse(path)
+    _check_sound(proto, path)
     _check_external(proto, path)
     try:
         model = ir.from_proto(proto)
@@ -88,10 +89,37 @@ def _parse(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def _messages(message: Message) -> Iterator[Message]:
+    """A message and all those within it."""
+    waiting = [message]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        for field, value in one.ListFields():
+            if field.type == field.TYPE_MESSAGE:
+                waiting += [value] if isinstance(value, Message) else list(value)
+
+
+def _check_sound(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse what protobuf reads but nobody can use: text that is none (it comes as bytes), and untyped attributes."""
+    for message in _messages(proto):
+        for field, value in message.ListFields():
+            if field.type != field.TYPE_STRING:
+                continue
+            if any(isinstance(text, bytes) for text in ([value] if isinstance(value, (str, bytes)) else value)):
+                raise _damaged(path, f"{field.full_name} is no UTF-8 text")
+        if isinstance(message, onnx.AttributeProto) and message.type == onnx.AttributeProto.UNDEFINED:
+            raise _damaged(path, f"the attribute {message.name!r} has no type")
+
+
+def _damaged(path: Path, what: str) -> ModelError:
+    return ModelError(f"{path.name} is damaged: {what}.", remedy="Export the model again, or copy it whole.")
+
+
 def _check_external(proto: onnx.ModelProto, path: Path) -> None:
     folder = path.parent.resolve()
-    for tensor in proto.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+    for tensor in _messages(proto):
+        if not isinstance(tensor, onnx.TensorProto) or tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         target = (folder / entries.get("location", "")).resolve()

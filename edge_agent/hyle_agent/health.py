@@ -38,6 +38,7 @@ class Health:
         messages = (pb.HealthCheckRequest, pb.HealthCheckResponse)
         methods = {
             "Check": Method(*messages, self._check),
+            "List": Method(pb.HealthListRequest, pb.HealthListResponse, self._list),
             "Watch": Method(*messages, self._watch, streams_out=True),
         }
         return Service(_HEALTH, methods)
@@ -57,6 +58,9 @@ class Health:
             message = f"There is no service or model {request.service[:128]!r} here."
             raise NotFoundError(message, remedy="Ask for a service by its full name, a model by its own, or for ''.")
         return self._word(request.service)
+
+    async def _list(self, request: pb.HealthListRequest, call: Call) -> pb.HealthListResponse:
+        return pb.HealthListResponse(statuses={name: self._word(name) for name in self._serving})
 
     async def _watch(self, request: pb.HealthCheckRequest, call: Call) -> AsyncIterator[pb.HealthCheckResponse]:
         last: int | None = None

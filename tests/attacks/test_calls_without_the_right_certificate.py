@@ -37,6 +37,7 @@ OPEN_TO_QUERY = {
     "ModelStatistics",
     "RepositoryIndex",
     "Check",
+    "List",
     "Watch",
     "ServerReflectionInfo",
 }
@@ -59,8 +60,6 @@ CALLS = {
     for service in file.services_by_name.values()
     for method in service.methods
 }
-NOT_SERVED = {"/grpc.health.v1.Health/List"}
-AGENTS = {path: method for path, method in CALLS.items() if path not in NOT_SERVED}
 DEVICES = {path: method for path, method in CALLS.items() if DEVICE in path}
 
 
@@ -138,8 +137,8 @@ def test_the_calls_that_are_tested_are_those_that_are_served(guarded: Running) -
     engine = guarded.agent._engine
     tables = getattr(engine, "_services", ())
     served = {f"/{service.name}/{name}" for service in tables for name in service.methods} or set(engine._methods)
-    assert served == set(AGENTS)
-    assert len(AGENTS) >= 23
+    assert served == set(CALLS)
+    assert len(CALLS) >= 23
     assert len(DEVICES) == 4
 
 
@@ -148,17 +147,17 @@ def test_nobody_without_the_authoritys_certificate_gets_to_any_call(
     guarded: Running, device: str, certificates: Path, who: str
 ) -> None:
     credentials = offered(certificates, who)
-    for address, calls in ((guarded.address, AGENTS), (device, DEVICES)):
+    for address, calls in ((guarded.address, CALLS), (device, DEVICES)):
         assert set(codes(address, credentials, calls).values()) == {CLOSED}
         assert set(codes(address, None, calls).values()) == {CLOSED}
 
 
 def test_a_certificate_without_a_role_opens_no_call(guarded: Running, certificates: Path) -> None:
-    assert set(codes(guarded.address, offered(certificates, "roleless"), AGENTS).values()) == {REFUSED}
+    assert set(codes(guarded.address, offered(certificates, "roleless"), CALLS).values()) == {REFUSED}
 
 
 def test_the_role_query_opens_what_asks_and_nothing_that_changes(guarded: Running, certificates: Path) -> None:
-    got = codes(guarded.address, offered(certificates, "query"), AGENTS)
+    got = codes(guarded.address, offered(certificates, "query"), CALLS)
     opened = {path.rpartition("/")[2] for path, code in got.items() if code is not REFUSED}
     assert opened == OPEN_TO_QUERY
 
@@ -171,7 +170,7 @@ def test_the_role_query_drives_no_device(device: str, certificates: Path) -> Non
 
 
 def test_the_role_operate_opens_every_call(guarded: Running, certificates: Path) -> None:
-    got = codes(guarded.address, offered(certificates, "operate"), AGENTS)
+    got = codes(guarded.address, offered(certificates, "operate"), CALLS)
     # Plan and Install refuse an empty bundle with the same status: it is unsigned.
     assert {path.rpartition("/")[2] for path, code in got.items() if code is REFUSED} <= {"Plan", "Install"}
 

@@ -153,6 +153,41 @@ def external(location: str, length: int | None, write: int | None) -> Case:
     return case
 
 
+def within_a_branch(folder: Path) -> list[str]:
+    """External data beside the way, of a constant within a branch of an If."""
+    good(folder / "m.onnx")
+    proto = onnx.load(str(folder / "m.onnx"))
+    tensor = helper.make_tensor("hidden", TensorProto.FLOAT, [1], [1.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../w.bin")
+    (folder.parent / "w.bin").write_bytes(b"\0" * 64)
+    constant = helper.make_node("Constant", [], ["inner"], value=tensor)
+    info = helper.make_tensor_value_info("inner", TensorProto.FLOAT, [1])
+    branch = helper.make_graph([constant], "branch", [], [info])
+    flag = helper.make_node("Constant", [], ["flag"], value=helper.make_tensor("f", TensorProto.BOOL, [], [True]))
+    choice = helper.make_node("If", ["flag"], ["z"], then_branch=branch, else_branch=branch)
+    proto.graph.node.extend([flag, choice])
+    proto.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1]))
+    (folder / "m.onnx").write_bytes(proto.SerializeToString())
+    return arguments(folder)
+
+
+def damaged(change: Callable[[bytes], bytes]) -> Case:
+    def case(folder: Path) -> list[str]:
+        good(folder / "m.onnx")
+        (folder / "m.onnx").write_bytes(change((folder / "m.onnx").read_bytes()))
+        return arguments(folder)
+
+    return case
+
+
+def untyped_attribute(data: bytes) -> bytes:
+    proto = onnx.load_from_string(data)
+    proto.graph.node[0].attribute.add(name="alpha", f=1.0)
+    return proto.SerializeToString()
+
+
 def wide_chip(folder: Path) -> list[str]:
     wide = np.random.default_rng(0).normal(size=(4, 300 * 256)).astype(np.float32)
     model(folder / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": wide})
@@ -199,6 +234,12 @@ CASES: dict[str, tuple[Case, str]] = {
     "external data truncated": (external("w.bin", 48, 40), "truncated"),
     "external data outside": (external("../w.bin", 48, 48), "outside"),
     "external data absolute": (external("/etc/hostname", 4, None), "outside"),
+    "external data outside, in a branch": (within_a_branch, "outside"),
+    "an operator's name is no text": (
+        damaged(lambda data: data.replace(b"MatMul", b"MatM\xffl")),
+        "op_type is no UTF-8",
+    ),
+    "an attribute without a type": (damaged(untyped_attribute), "'alpha' has no type"),
     "copies": (lambda f: [*arguments(f), "--copies", "0"], "--copies"),
     "missing key": (lambda f: [*arguments(f), "--key", str(f / "none.key")], "none.key"),
 }

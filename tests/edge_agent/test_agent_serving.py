@@ -138,6 +138,8 @@ def test_health_and_reflection_are_the_official_ones(
     assert status("") == status("small") == status("inference.GRPCInferenceService") == 1
     client.unload_model("small")
     assert status("") == status("small") == 2
+    listed = health.List(health_pb2.HealthListRequest()).statuses
+    assert {name: listed[name].status for name in ("", "small")} == {"": 2, "small": 2}
     database = ProtoReflectionDescriptorDatabase(channel)
     names = set(database.get_services())
     assert {"inference.GRPCInferenceService", "hyle.control.v1.Control", "grpc.health.v1.Health"} <= names
