@@ -101,7 +101,7 @@ def _messages(message: Message) -> Iterator[Message]:
 
 
 def _check_sound(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse what protobuf reads but nobody can use: text that is none (it comes as bytes), and untyped attributes."""
+    """Refuse what protobuf reads but nobody can use: text that is none (it comes as bytes), and untyped values."""
     for message in _messages(proto):
         for field, value in message.ListFields():
             if field.type != field.TYPE_STRING:
@@ -110,6 +110,8 @@ def _check_sound(proto: onnx.ModelProto, path: Path) -> None:
                 raise _damaged(path, f"{field.full_name} is no UTF-8 text")
         if isinstance(message, onnx.AttributeProto) and message.type == onnx.AttributeProto.UNDEFINED:
             raise _damaged(path, f"the attribute {message.name!r} has no type")
+        if isinstance(message, onnx.TensorProto) and message.data_type == onnx.TensorProto.UNDEFINED:
+            raise _damaged(path, f"the tensor {message.name!r} has no type")
 
 
 def _damaged(path: Path, what: str) -> ModelError:

@@ -188,6 +188,21 @@ def untyped_attribute(data: bytes) -> bytes:
     return proto.SerializeToString()
 
 
+def untyped_weight(data: bytes) -> bytes:
+    proto = onnx.load_from_string(data)
+    proto.graph.initializer[0].data_type = TensorProto.UNDEFINED
+    return proto.SerializeToString()
+
+
+def text_weight(folder: Path) -> list[str]:
+    """A constant of strings that nothing needs: no weight, and no reason to stop."""
+    good(folder / "m.onnx")
+    proto = onnx.load(str(folder / "m.onnx"))
+    proto.graph.initializer.append(helper.make_tensor("words", TensorProto.STRING, [2], [b"a", b"b"]))
+    onnx.save(proto, str(folder / "m.onnx"))
+    return arguments(folder)
+
+
 def wide_chip(folder: Path) -> list[str]:
     wide = np.random.default_rng(0).normal(size=(4, 300 * 256)).astype(np.float32)
     model(folder / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": wide})
@@ -240,6 +255,7 @@ CASES: dict[str, tuple[Case, str]] = {
         "op_type is no UTF-8",
     ),
     "an attribute without a type": (damaged(untyped_attribute), "'alpha' has no type"),
+    "a weight without a type": (damaged(untyped_weight), "'w' has no type"),
     "copies": (lambda f: [*arguments(f), "--copies", "0"], "--copies"),
     "missing key": (lambda f: [*arguments(f), "--key", str(f / "none.key")], "none.key"),
 }
@@ -311,3 +327,7 @@ def test_help_and_version_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert main(["compile", "--help"]) == 0
     assert "hyle" in capsys.readouterr().out
+
+
+def test_a_constant_of_strings_is_no_obstacle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", *text_weight(tmp_path)]) == 0, capsys.readouterr().err
