@@ -120,7 +120,9 @@ def serve(folder: Path, key: Path, python: Sequence[str]) -> Iterator[tuple[str,
 
     def finish(how: signal.Signals) -> None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[0]) if children else process.pid, how)
+        # The upload that is broken off ends on another thread, which may be about to end the process as well.
+        with suppress(ProcessLookupError):
+            os.kill(int(children[0]) if children else process.pid, how)
         process.wait(60)
 
     try:
