@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from hyle_compiler.errors import ModelError
@@ -89,25 +91,35 @@ def _parse(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def _fields(message: Message, kind: int) -> Iterator[tuple[str, Any]]:
+    """Names of a message's fields of one type, with each value in them; no other field is read: weights are large."""
+    for field in message.DESCRIPTOR.fields:
+        if field.type != kind:
+            continue
+        value = getattr(message, field.name)
+        if isinstance(value, (str, bytes)):
+            yield field.full_name, value
+        elif not isinstance(value, Message):
+            yield from ((field.full_name, one) for one in value)
+        elif message.HasField(field.name):
+            yield field.full_name, value
+
+
 def _messages(message: Message) -> Iterator[Message]:
     """A message and all those within it."""
     waiting = [message]
     while waiting:
         one = waiting.pop()
         yield one
-        for field, value in one.ListFields():
-            if field.type == field.TYPE_MESSAGE:
-                waiting += [value] if isinstance(value, Message) else list(value)
+        waiting += [value for _, value in _fields(one, FieldDescriptor.TYPE_MESSAGE)]
 
 
 def _check_sound(proto: onnx.ModelProto, path: Path) -> None:
     """Refuse what protobuf reads but nobody can use: text that is none (it comes as bytes), and untyped values."""
     for message in _messages(proto):
-        for field, value in message.ListFields():
-            if field.type != field.TYPE_STRING:
-                continue
-            if any(isinstance(text, bytes) for text in ([value] if isinstance(value, (str, bytes)) else value)):
-                raise _damaged(path, f"{field.full_name} is no UTF-8 text")
+        for name, text in _fields(message, FieldDescriptor.TYPE_STRING):
+            if isinstance(text, bytes):
+                raise _damaged(path, f"{name} is no UTF-8 text")
         if isinstance(message, onnx.AttributeProto) and message.type == onnx.AttributeProto.UNDEFINED:
             raise _damaged(path, f"the attribute {message.name!r} has no type")
         if isinstance(message, onnx.TensorProto) and message.data_type == onnx.TensorProto.UNDEFINED:

@@ -43,6 +43,9 @@ class Descent:
     def __init__(self, view: TorchView, rate: float, steps: int, clip: float | None, *, ranges: bool = False) -> None:
         self._layers, self._clip = view.physical, clip
         self._scales: list[float] = []
+        self._ranged = [
+            layer for layer in self._layers if ranges and layer.profile.dac.levels and not layer.calibrated.dynamic
+        ]
         groups = []
         for layer in self._layers:
             weights = float(layer.matrix.detach().square().mean().sqrt())
@@ -50,10 +53,10 @@ class Descent:
             for parameter, scale in ((layer.matrix, weights), (layer.bias, 0.1 * answers)):
                 groups.append({"params": [parameter]})
                 self._scales.append(scale or 1.0)
-            if ranges and layer.profile.dac.levels and not layer.calibrated.dynamic:
-                layer.full_scale.requires_grad_(True)
-                groups.append({"params": [layer.full_scale]})
-                self._scales.append(float(layer.full_scale.detach()))
+        for layer in self._ranged:
+            layer.full_scale.requires_grad_(True)
+            groups.append({"params": [layer.full_scale]})
+            self._scales.append(float(layer.full_scale.detach()))
         self._adam = torch.optim.Adam(groups, lr=rate)
         self._rate, self._step = schedule(rate, steps), 0
 
@@ -65,7 +68,7 @@ class Descent:
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
         with torch.no_grad():
-            for layer in self._layers:
+            for layer in self._ranged:
                 layer.full_scale.clamp_min_(LEAST * layer.calibrated.full_scale)
         if self._clip is not None:
             for layer in self._layers:
