@@ -40,26 +40,8 @@ def build_report(
     """
     layers = manifest.layers
     ages = [age["age_s"] for age in evaluation["ages"]]
-    reads = {layer.name: layer.macs / (layer.rows * layer.cols) for layer in layers}
-    rows: list[dict[str, Any]] = [
-        {
-            "name": layer.name,
-            "op": layer.op,
-            "rows": layer.rows,
-            "cols": layer.cols,
-            "tiles": len(layer.tiles),
-            "copies": measured.row_copies * measured.col_copies,
-            "macs": layer.macs,
-            "range": layer.range_mode,
-            "full_scale": None if measured.dynamic else measured.full_scale,
-            "converter_error": measured.error,
-            "utilisation": _utilisation(layer, profile),
-            "snr_db": quality.snr_db(layer.name, ages),
-            "sensitivity": quality.sensitivity(layer.name),
-            "latency_s": reads[layer.name] * profile.cost.mvm_latency_s,
-            "energy_j": reads[layer.name] * len(layer.tiles) * profile.cost.mvm_energy_j,
-        }
-        for layer, measured in zip(layers, calibrated, strict=True)
+    rows = [
+        _layer_row(layer, measured, profile, quality, ages) for layer, measured in zip(layers, calibrated, strict=True)
     ]
     return {
         "model": manifest.name,
@@ -83,6 +65,30 @@ def build_report(
         "digital": [{"node": d.node, "op": d.op_type, "reason": d.reason} for d in digital],
         "warnings": [*_accuracy_warnings(float_score, evaluation), *_layer_warnings(rows, ages)],
         "calibration": {"float": float_score, "exact": exact_score, **evaluation},
+    }
+
+
+def _layer_row(
+    layer: Layer, measured: Calibrated, profile: Profile, quality: Quality, ages: Sequence[float]
+) -> dict[str, Any]:
+    """One layer's place, size, quality and cost; every position of a convolution is one read."""
+    reads = layer.macs / (layer.rows * layer.cols)
+    return {
+        "name": layer.name,
+        "op": layer.op,
+        "rows": layer.rows,
+        "cols": layer.cols,
+        "tiles": len(layer.tiles),
+        "copies": measured.row_copies * measured.col_copies,
+        "macs": layer.macs,
+        "range": layer.range_mode,
+        "full_scale": None if measured.dynamic else measured.full_scale,
+        "converter_error": measured.error,
+        "utilisation": _utilisation(layer, profile),
+        "snr_db": quality.snr_db(layer.name, ages),
+        "sensitivity": quality.sensitivity(layer.name),
+        "latency_s": reads * profile.cost.mvm_latency_s,
+        "energy_j": reads * len(layer.tiles) * profile.cost.mvm_energy_j,
     }
 
 

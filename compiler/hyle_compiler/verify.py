@@ -18,6 +18,7 @@ from hyle_compiler.golden import fixed_batch, golden_count
 from hyle_compiler.layer_quality import LayerQuality
 from hyle_compiler.options import Setting
 from hyle_compiler.partition import Partition
+from hyle_compiler.samples import Samples
 from hyle_compiler.scoring import choices, score
 from hyle_compiler.self_test_bound import self_test_bound
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["VERIFY_AGES_S", "verify"]
 
 VERIFY_AGES_S = (25.0, 86400.0, 31536000.0)
+AGELESS = (0.0,)
 VERIFY_SAMPLES = 256
 
 
@@ -53,28 +55,18 @@ def verify(
     Returns:
         The manifest with its self-test bound, and the report with its figures.
     """
-    profile, options, progress, exact = setting.profile, setting.options, setting.progress, built.exact
+    profile, progress = setting.profile, setting.progress
     first = manifest.outputs[0].name
-    if first not in exact:
-        raise ModelError(
-            f"The first axis of output {first!r} does not count samples.",
-            remedy="Export the model with samples first in its inputs and its first output.",
-        )
-    answers = exact[first]
-    size = fixed_batch(manifest.inputs)
-    some = setting.samples.head(min(max(size, VERIFY_SAMPLES // size * size), len(answers)))
-    count = len(some)
-    metric = "top-1" if some.labels is not None else "agreement"
-    labels = choices(answers[:count]) if some.labels is None else some.labels
+    answers = _float_answers(built, first)
+    some = _some(setting, manifest, len(answers))
+    wanted = answers[: len(some)]
+    labels = choices(wanted) if some.labels is None else some.labels
     progress("verifying on the exact twin")
     perfect = exact_body(folder, manifest, profile, fused=False)
     nominal = run_batches(perfect, some, first)
-    if profile.substrate == "ideal" and not profile.adc.levels:
-        check_ideal(nominal, answers[:count], tolerance)
-    ageless = profile.substrate == "ideal" and not profile.adc.levels
-    ages = (0.0,) if ageless else VERIFY_AGES_S
-    instances = 1 if ageless and not manifest.boxes else options.instances
-    seeds = range(options.seed, options.seed + instances)
+    ages, seeds = _ages_and_seeds(setting, boxes=bool(manifest.boxes))
+    if ages == AGELESS:
+        check_ideal(nominal, wanted, tolerance)
     quality = LayerQuality(folder, perfect, some, ages[len(ages) // 2])
     evaluation = evaluate_folder(
         folder,
@@ -82,9 +74,9 @@ def verify(
         profile,
         some,
         labels,
-        metric=metric,
+        metric="agreement" if some.labels is None else "top-1",
         ages_s=ages,
-        seeds=list(seeds),
+        seeds=seeds,
         progress=progress,
         watch=quality.watch,
     )
@@ -94,7 +86,7 @@ def verify(
         calibrated=built.calibrated,
         quality=quality,
         digital=parts.digital,
-        float_score=score(answers[:count], labels),
+        float_score=score(wanted, labels),
         exact_score=score(nominal, labels),
         evaluation=as_json(evaluation),
     )
@@ -107,3 +99,27 @@ def verify(
         young = float(np.mean(evaluation.ages[0].residuals))
         manifest = attached.prove(folder, manifest, some, labels, young)
     return manifest, report
+
+
+def _float_answers(built: Built, output: str) -> np.ndarray[Any, Any]:
+    """The float model's first output on all samples."""
+    if output not in built.exact:
+        raise ModelError(
+            f"The first axis of output {output!r} does not count samples.",
+            remedy="Export the model with samples first in its inputs and its first output.",
+        )
+    return built.exact[output]
+
+
+def _some(setting: Setting, manifest: Manifest, count: int) -> Samples:
+    """Samples to verify on, whole batches where the model's batch is fixed."""
+    size = fixed_batch(manifest.inputs)
+    return setting.samples.head(min(max(size, VERIFY_SAMPLES // size * size), count))
+
+
+def _ages_and_seeds(setting: Setting, *, boxes: bool) -> tuple[tuple[float, ...], list[int]]:
+    """Ages in seconds and seeds of the instances; perfect matter has no age, and without boxes one instance."""
+    profile, options = setting.profile, setting.options
+    ageless = profile.substrate == "ideal" and not profile.adc.levels
+    instances = 1 if ageless and not boxes else options.instances
+    return AGELESS if ageless else VERIFY_AGES_S, list(range(options.seed, options.seed + instances))

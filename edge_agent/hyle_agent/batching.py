@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from hyle_errors import CallerError
 from hyle_substrates.driver import DeviceError, Driver
 
 from hyle_agent.device_thread import DeviceThread
 from hyle_agent.errors import ExpiredError, NotReadyError, OverloadError
-from hyle_agent.inference import Job
+from hyle_agent.inference import Job, arrays_of
 from hyle_agent.loading import run_batch
 from hyle_agent.program import Array
 
@@ -204,12 +203,11 @@ def _execute(batch: Sequence[Waiting]) -> tuple[list[Outputs], float]:
     """Run one batch; returns each request's own outputs, and the energy of one sample in joules."""
     first = batch[0].job
     if len(batch) == 1:
-        outputs, energy_j = run_batch(first.loaded, first.inputs, first.samples)
+        outputs, energy_j = run_batch(first.loaded, arrays_of([first]), first.samples)
         return [outputs], energy_j / first.samples
     jobs = [one.job for one in batch]
-    inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
-    samples = sum(job.samples for job in jobs)
-    outputs, energy_j = run_batch(first.loaded, inputs, samples)
+    samples = sum([job.samples for job in jobs])
+    outputs, energy_j = run_batch(first.loaded, arrays_of(jobs), samples)
     shares: list[Outputs] = [{} for _ in jobs]
     for name, values in outputs.items():
         start = 0

@@ -117,7 +117,7 @@ class CqEngine:
     def _main(self) -> None:
         poll = self._queue.poll
         while True:
-            event = poll()
+            event, begun = poll(), 0
             while (kind := event.completion_type) != _TIMEOUT:
                 if kind == _SHUTDOWN:
                     return
@@ -126,8 +126,10 @@ class CqEngine:
                 except Exception as error:
                     refusal_of(error)  # writes it to the log, without the values that its text may hold
                 event = None
-                if self._fresh and self._full():
-                    break
+                if len(self._fresh) != begun:
+                    begun = len(self._fresh)
+                    if self._full():
+                        break
                 event = poll(_PAST)
             if self._fresh:
                 self._flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ HEADROOM = 16.0
 REMEMBERED = 64
 REMEMBERED_BYTES = 512
 
-__all__ = ["Job", "Plan", "plan_of", "prepare", "respond"]
+__all__ = ["Job", "Plan", "arrays_of", "plan_of", "prepare", "respond"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +74,22 @@ class Simple:
 
 @dataclass(slots=True)
 class Job:
-    """A valid request: what is to be run, and what of the answer is wanted; `stack` is None if it runs alone."""
+    """A request whose form is valid: what is to be run, and what of the answer is wanted.
+
+    Attributes:
+        inputs: Arrays by name; of a plain request None, and its one input is `raw`, whose values are looked at when it
+            is run, together with those of the others in its batch.
+        stack: None if it runs alone.
+    """
 
     request: pb.ModelInferRequest
     model: Model
     loaded: Loaded
-    inputs: dict[str, Array]
+    inputs: dict[str, Array] | None
     wanted: tuple[TensorInfo, ...]
     samples: int
     stack: tuple[tuple[int, ...], ...] | None
-    shapes: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
+    raw: bytes = b""
 
     def joins(self, other: Job) -> bool:
         """Whether one execution can answer both."""
@@ -91,7 +97,7 @@ class Job:
 
 
 def prepare(request: pb.ModelInferRequest, models: Models) -> Job:
-    """Check a request in full and turn its contents into arrays.
+    """Check a request, all but the values of a plain one, which `arrays_of` looks at.
 
     Raises:
         NotFoundError: No such model or version.
@@ -103,14 +109,32 @@ def prepare(request: pb.ModelInferRequest, models: Models) -> Job:
         _check_parameters(request.parameters, "the request")
     plan = plan_of(loaded)
     wanted = _wanted(request, plan) if request.outputs else plan.every
-    simple, values = plan.only, None
-    if simple is not None and (values := _simple_input(request, simple)) is not None:
-        return Job(request, model, loaded, {simple.name: values}, wanted, values.shape[0], simple.stack)
-    inputs = _inputs(request, plan.inputs)
-    _check_magnitudes(inputs, plan.limits)
+    simple = plan.only
+    if simple is not None and (samples := _simple_samples(request, simple)):
+        return Job(request, model, loaded, None, wanted, samples, simple.stack, request.raw_input_contents[0])
+    inputs = _checked_inputs(request, plan)
     samples = _batch(loaded.manifest, inputs)
     stack = tuple(values.shape[1:] for values in inputs.values()) if plan.stackable else None
     return Job(request, model, loaded, inputs, wanted, samples, stack)
+
+
+def arrays_of(jobs: Sequence[Job]) -> dict[str, Array]:
+    """The inputs of jobs that join, one batch; values of plain requests are checked here.
+
+    Raises:
+        RequestError: A value cannot be represented; of several jobs' the remedy is to ask for each job's alone.
+    """
+    first = jobs[0]
+    plan = plan_of(first.loaded)
+    if plan.only is not None and all(job.inputs is None for job in jobs):
+        raw = first.raw if len(jobs) == 1 else b"".join([job.raw for job in jobs])
+        values = np.frombuffer(raw, plan.only.element)
+        if -plan.only.limit <= np.minimum.reduce(values) and np.maximum.reduce(values) <= plan.only.limit:
+            return {plan.only.name: values.reshape(-1, *plan.only.tail)}  # NaN is in no range
+    parts = [_checked_inputs(job.request, plan) if job.inputs is None else job.inputs for job in jobs]
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def respond(job: Job, outputs: Mapping[str, Array]) -> bytes:
@@ -155,20 +179,15 @@ def _simple(manifest: Manifest, limits: Mapping[str, float], *, stackable: bool)
     )
 
 
-def _simple_input(request: pb.ModelInferRequest, only: Simple) -> Array | None:
-    """Read the one input if nothing at all is wrong with it; `_inputs` finds what is, and says so."""
+def _simple_samples(request: pb.ModelInferRequest, only: Simple) -> int:
+    """Samples of a plain request whose form is right, else 0; `_checked_inputs` finds what is wrong, and says so."""
     raw, tensors = request.raw_input_contents, request.inputs
     if len(raw) != 1 or len(tensors) != 1:
-        return None
-    tensor, data = tensors[0], raw[0]
+        return 0
+    tensor = tensors[0]
     told = tensor.SerializeToString()
     shape = only.shapes.get(told) or _simple_shape(tensor, told, only)
-    if shape is None or len(data) != shape[0] * only.sample_bytes:
-        return None
-    flat = np.frombuffer(data, only.element)
-    if not (-only.limit <= np.minimum.reduce(flat) and np.maximum.reduce(flat) <= only.limit):  # NaN is in no range
-        return None
-    return flat.reshape(shape)
+    return shape[0] if shape is not None and len(raw[0]) == shape[0] * only.sample_bytes else 0
 
 
 def _simple_shape(tensor: Any, told: bytes, only: Simple) -> tuple[int, ...] | None:
@@ -181,6 +200,12 @@ def _simple_shape(tensor: Any, told: bytes, only: Simple) -> tuple[int, ...] | N
     if len(only.shapes) < REMEMBERED and len(told) <= REMEMBERED_BYTES:
         only.shapes[told] = shape
     return shape
+
+
+def _checked_inputs(request: pb.ModelInferRequest, plan: Plan) -> dict[str, Array]:
+    inputs = _inputs(request, plan.inputs)
+    _check_magnitudes(inputs, plan.limits)
+    return inputs
 
 
 def _inputs(request: pb.ModelInferRequest, known: Mapping[str, TensorInfo]) -> dict[str, Array]:

@@ -42,34 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--instances", type=int, default=6, help="device instances to verify on (default: 6)")
     parser.add_argument(
-        "--adapt", metavar="METHOD", help="let the model learn to live in its matter (see `hyle methods`), or auto"
-    )
-    parser.add_argument(
-        "--train", type=Path, metavar="T.npz", help="what it learns from (default: the samples of --calib)"
-    )
-    parser.add_argument("--epochs", type=int, metavar="N", help="how long it learns (default: as the method says)")
-    parser.add_argument(
-        "--augment", choices=["none", "shift", "shift+flip"], default="none", help="how images may vary"
-    )
-    parser.add_argument("--checkpoint", type=Path, metavar="P.npz", help="where the best weights so far are kept")
-    parser.add_argument(
-        "--device",
-        metavar="HOST:PORT",
-        help="calibrate, and adapt, on the device of the agent there; it lends it and serves again afterwards",
-    )
-    parser.add_argument("--ca", type=Path, metavar="PEM", help="authority that signed that agent's certificate")
-    parser.add_argument("--cert", type=Path, metavar="PEM", help="your certificate there, with the role 'operate'")
-    parser.add_argument("--cert-key", type=Path, metavar="PEM", help="its private key")
-    parser.add_argument(
-        "--max-drop", metavar="P%", help="accuracy that may be lost, such as 1%%: what costs more stays digital"
-    )
-    parser.add_argument(
-        "--replicas", type=int, default=4, help="most sets of tiles a layer to keep --max-drop (default: 4)"
-    )
-    parser.add_argument(
         "--devices", type=int, default=1, metavar="N", help="spread the model over N devices of the target (default: 1)"
     )
-    parser.add_argument("--at", default="1d", help="ages at which --max-drop is kept (default: 1d)")
     parser.add_argument(
         "--black-box",
         action="append",
@@ -84,6 +58,45 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="compile layer by layer, in bounded memory and on the output's disk (default: above 96 MiB of weights)",
     )
     parser.add_argument("--key", type=Path, metavar="K", help="private key that signs the bundle (see `hyle keys`)")
+    _configure_training(parser)
+    _configure_device(parser)
+    _configure_budget(parser)
+
+
+def _configure_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("learning to live in matter")
+    group.add_argument(
+        "--adapt", metavar="METHOD", help="let the model learn to live in its matter (see `hyle methods`), or auto"
+    )
+    group.add_argument(
+        "--train", type=Path, metavar="T.npz", help="what it learns from (default: the samples of --calib)"
+    )
+    group.add_argument("--epochs", type=int, metavar="N", help="how long it learns (default: as the method says)")
+    group.add_argument("--augment", choices=["none", "shift", "shift+flip"], default="none", help="how images may vary")
+    group.add_argument("--checkpoint", type=Path, metavar="P.npz", help="where the best weights so far are kept")
+
+
+def _configure_device(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("on an attached device")
+    group.add_argument(
+        "--device",
+        metavar="HOST:PORT",
+        help="calibrate, and adapt, on the device of the agent there; it lends it and serves again afterwards",
+    )
+    group.add_argument("--ca", type=Path, metavar="PEM", help="authority that signed that agent's certificate")
+    group.add_argument("--cert", type=Path, metavar="PEM", help="your certificate there, with the role 'operate'")
+    group.add_argument("--cert-key", type=Path, metavar="PEM", help="its private key")
+
+
+def _configure_budget(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("an accuracy to keep")
+    group.add_argument(
+        "--max-drop", metavar="P%", help="accuracy that may be lost, such as 1%%: what costs more stays digital"
+    )
+    group.add_argument(
+        "--replicas", type=int, default=4, help="most sets of tiles a layer to keep --max-drop (default: 4)"
+    )
+    group.add_argument("--at", default="1d", help="ages at which --max-drop is kept (default: 1d)")
 
 
 def run(args: argparse.Namespace, console: Console) -> dict[str, object]:

@@ -14,11 +14,11 @@ from hyle_compiler.place import Placed, PlacedBlock, PlacedTile, Spans, quantise
 
 __all__ = ["TRIAL_WEIGHTS", "choose"]
 
-TRIAL_WEIGHTS = 1 << 18
+TRIAL_WEIGHTS = 1 << 16
 
 
 def choose(spans: Spans, seen: Observed, profile: Profile, copies: int | None, seed: int) -> Calibrated:
-    """Calibrate a layer on blocks and columns that lie evenly over it, together about a quarter of a million weights.
+    """Calibrate a layer on blocks and columns that lie evenly over it, together about 65,000 weights.
 
     Errors of columns are alike and independent, so that the choice is that of the whole layer but for the statistical
     error of its columns' mean: with some hundred columns a few per cent of the error itself.
