@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 from serving_servers import (
@@ -151,7 +152,7 @@ def compare(model: Model, folder: Path, rounds: int, total: int, tls: Certificat
     try:
         servers.append(start_agent(model, folder, "completion-queue", "hyle", tls))
         servers.append(start_agent(model, folder, "aio", "hyle (aio engine)", tls))
-        for start in (start_triton, start_mlserver):
+        for start in (start_triton, start_mlserver, partial(start_mlserver, lean=True)):
             made = start(model, folder, tls)
             if isinstance(made, str):
                 print(f"left out: {made}", file=sys.stderr)

@@ -203,24 +203,26 @@ def start_triton(model: Model, folder: Path, tls: Certificates | None) -> Server
     return server
 
 
-def start_mlserver(model: Model, folder: Path, tls: Certificates | None) -> Server | str:
+def start_mlserver(model: Model, folder: Path, tls: Certificates | None, *, lean: bool = False) -> Server | str:
+    """MLServer as it comes, or lean: in one process and without its debugging log."""
     if tls:
         return "MLServer 1.7 has no TLS on gRPC"
     command = PEERS / "mlserver" / "bin" / "mlserver"
     if not command.exists():
         return "peers/mlserver is not installed"
-    place, port = folder / "mlserver", free_port()
+    name = "MLServer, lean" if lean else "MLServer"
+    place, port = folder / name.replace(", ", "-").lower(), free_port()
     place.mkdir()
     shutil.copy(PEERS / "mlserver_model.py", place)
-    settings = {"host": "127.0.0.1", "http_port": free_port(), "grpc_port": port, "parallel_workers": 0}
-    settings |= {"metrics_port": free_port(), "debug": False, "load_models_at_startup": True}
+    settings = {"host": "127.0.0.1", "http_port": free_port(), "grpc_port": port, "metrics_port": free_port()}
+    settings |= {"parallel_workers": 0, "debug": False} if lean else {}
     (place / "settings.json").write_text(json.dumps(settings))
     (place / "model-settings.json").write_text(
         json.dumps({"name": model.name, "implementation": "mlserver_model.OnnxModel"})
     )
     environment = {"BENCH_MODEL": str(model.onnx), "PYTHONPATH": str(place)}
-    process = run([str(command), "start", str(place)], folder / "mlserver.log", **environment)
-    server = Server("MLServer", f"127.0.0.1:{port}", process)
+    process = run([str(command), "start", str(place)], place / "mlserver.log", **environment)
+    server = Server(name, f"127.0.0.1:{port}", process)
     until(lambda: answers(server, model), server)
     return server
 

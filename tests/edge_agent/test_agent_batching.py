@@ -79,7 +79,8 @@ def test_a_device_that_takes_one_at_a_time_gets_them_in_order(tmp_path: Path, st
         assert agent.executor.calls.count("run 1") == 6
 
 
-def test_one_bad_request_of_a_batch_fails_alone(tmp_path: Path, store: Path) -> None:
+@pytest.mark.parametrize(("value", "reason"), [(1e31, "DAC"), (np.nan, "expected finite values"), (-np.inf, "finite")])
+def test_one_bad_request_of_a_batch_fails_alone(tmp_path: Path, store: Path, value: float, reason: str) -> None:
     with running(config_for(store)) as agent, grpc.insecure_channel(agent.address) as channel:
         Operator(channel).deploy(make_bundle(tmp_path, 1))
         stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -87,12 +88,14 @@ def test_one_bad_request_of_a_batch_fails_alone(tmp_path: Path, store: Path) -> 
         first = stub.ModelInfer.future(ask(np.ones((1, ROWS))), timeout=20)
         until(lambda: agent.executor.calls[-1] == "run 1")
         good = [stub.ModelInfer.future(ask(np.ones((1, ROWS))), timeout=20) for _ in range(3)]
-        bad = stub.ModelInfer.future(ask(np.full((1, ROWS), 1e31)), timeout=20)
+        bad = stub.ModelInfer.future(ask(np.full((1, ROWS), value)), timeout=20)
         until(lambda: agent.agent.snapshot().models[0].queue_depth == 5)
         agent.executor.gate.set()
         assert all(call.result().model_version == "1" for call in (first, *good))
-        with pytest.raises(grpc.RpcError, match="DAC"):
+        with pytest.raises(grpc.RpcError, match=reason) as caught:
             bad.result()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert agent.agent.snapshot().models[0].queue_depth == 0
 
 
 def test_requests_that_wait_through_a_switch_are_answered_by_the_new_slot(tmp_path: Path, store: Path) -> None:
