@@ -33,10 +33,9 @@ class Known(Drawn):
 
     def hold(self, layer: PhysicalLayer) -> Held:
         """One instance of a layer, with the gains of the device."""
-        copies = layer.calibrated.row_copies * layer.calibrated.col_copies
         found = [
-            (self._instance(targets, copies) * gain, targets, top)
-            for (targets, top), gain in zip(layer.relative(), self._gains[layer.name], strict=True)
+            (self._instance(layer, number, targets) * gain, targets, top)
+            for number, ((targets, top), gain) in enumerate(zip(layer.relative(), self._gains[layer.name], strict=True))
         ]
         return corrected(layer, found, self._compensation, self._moments)
 

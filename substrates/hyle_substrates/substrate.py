@@ -26,6 +26,9 @@ class Substrate(Protocol):
 
     Targets and weights are in units of the highest level, so that 1.0 is the largest weight. `draw(name, shape)` gives
     standard normal deviates; the same seed gives the same matter.
+
+    One that works on any array of the Array API, and so on torch's, may say so by `any_array = True`; training is then
+    faster. All others are given NumPy's.
     """
 
     def check(self, profile: Profile) -> None:

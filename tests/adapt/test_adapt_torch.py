@@ -24,6 +24,8 @@ from hyle_compiler.adapting import write_back  # noqa: E402
 from hyle_compiler.partition import partition  # noqa: E402
 from hyle_compiler.samples import Samples  # noqa: E402
 from hyle_substrates.driver import DeviceError  # noqa: E402
+from hyle_substrates.profile import profile_names  # noqa: E402
+from hyle_substrates.substrate import load_substrate  # noqa: E402
 from hyle_substrates.twin import TwinDriver  # noqa: E402
 from msgspec import structs  # noqa: E402
 
@@ -63,6 +65,39 @@ def test_the_view_on_exact_matter_answers_as_the_twin_driver_does(given) -> None
     gain = float(task.layers[1].gain.max()) * float(x.max())
     bound = 5.0 * gain * it.profile.noise_codes / np.sqrt(64) + gain
     assert np.abs(runs - want).max() < bound, power
+
+
+@pytest.mark.parametrize("target", profile_names())
+def test_a_layer_is_off_in_training_by_as_much_as_on_the_twin(given, target) -> None:  # type: ignore[no-untyped-def]
+    it = given("digits_mlp", target)
+    view = torch_view(it.model, it.task().layers, it.profile)
+    layer = view.physical[-1]
+    targets, _ = layer.relative()[0]
+    substrate, rng = load_substrate(it.profile.substrate), np.random.default_rng(0)
+    matter = Drawn(it.profile, "none", torch.Generator().manual_seed(0), 86400.0)
+    drawn, real = [], []
+
+    def size(found: list[Any]) -> float:
+        return float(np.mean([np.square(np.asarray(one)).mean() for one in found])) ** 0.5
+
+    for _ in range(3):
+        matter.renew()
+        matter._off.clear()
+        drawn.append(matter._instance(layer, 0, targets) - targets)
+        tile = targets.numpy().astype(np.float64)[:, slice(*layer.calibrated.placed.blocks[0].tiles[0].cols)]
+        draw = lambda name, shape: rng.standard_normal(shape)  # noqa: E731
+        real.append(substrate.age(it.profile, substrate.program(it.profile, tile, draw), 86400.0, draw) - tile)
+    # Root mean squares of three times 16 or more weights each: a standard error of 10 % if they are independent.
+    assert size(drawn) == pytest.approx(size(real), rel=0.5, abs=1e-9)
+
+
+@pytest.mark.parametrize("target", ["mzi-64", "mrr-16"])
+@pytest.mark.parametrize("name", ["in-silico", "pat", "layer-wise"])
+def test_training_meets_matter_that_only_numpy_can_program(given, target, name) -> None:  # type: ignore[no-untyped-def]
+    it = given("digits_mlp", target)
+    adapted = load_method(name).run(it.task(budget=Budget(epochs=1, steps=2, batch=50)))
+    assert adapted.outcome == "finished"
+    assert all(np.isfinite(matrix).all() for matrix in adapted.matrices.values())
 
 
 def test_the_backward_of_a_layer_is_that_of_the_float_layer(given) -> None:  # type: ignore[no-untyped-def]

@@ -48,17 +48,16 @@ class Fitted(Drawn):
     def at(self, generator: torch.Generator, age_s: float) -> Fitted:
         """The same device at one age, from other draws."""
         other = copy(self)
-        other._generator, other._given = generator, age_s
+        other._generator, other._given, other._off = generator, age_s, {}
         other.renew()
         return other
 
     def hold(self, layer: PhysicalLayer) -> Held:
         """Draw one instance of a layer."""
-        copies = layer.calibrated.row_copies * layer.calibrated.col_copies
         gains = self._gains[layer.name]
         found = [
-            (self._instance(targets, copies) * gain, targets, top)
-            for (targets, top), gain in zip(layer.relative(), gains, strict=True)
+            (self._instance(layer, number, targets) * gain, targets, top)
+            for number, ((targets, top), gain) in enumerate(zip(layer.relative(), gains, strict=True))
         ]
         return corrected(layer, found, self._compensation, self._moments)
 

@@ -19,13 +19,15 @@ Tensor: TypeAlias = torch.Tensor
 YOUNGEST_S, OLDEST_S = 25.0, 31536000.0
 _TINY = 1e-12
 _SMALLEST = 1e-3
+_KEPT = 25
 
 
 class Drawn:
     """Every pass is another device at another age: programming, drift and read noise drawn anew.
 
     A layer of n copies is drawn once, with its deviation from the mean device divided by sqrt(n), which is exact in
-    the mean and the variance of each weight.
+    the mean and the variance of each weight. Matter that torch's arrays cannot pass through is programmed tile by tile
+    in NumPy, anew in every 25th pass; in those between, what its weights were off by stays.
 
     Args:
         profile: The twin.
@@ -45,12 +47,16 @@ class Drawn:
     ) -> None:
         self._profile, self._compensation, self._generator = profile, compensation, generator
         self._substrate = load_substrate(profile.substrate)
+        self._direct = bool(getattr(self._substrate, "any_array", False))
+        self._off: dict[tuple[str, int], tuple[int, Tensor]] = {}
+        self._passes = 0
         self._given, self._scale = age_s, scale
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
         self.renew()
 
     def renew(self) -> None:
         """Let the devices of the next pass have another age."""
+        self._passes += 1
         if self._given is not None:
             self._age_s = self._given
             return
@@ -63,21 +69,39 @@ class Drawn:
 
     def hold(self, layer: PhysicalLayer) -> Held:
         """Draw one instance of a layer."""
-        copies = layer.calibrated.row_copies * layer.calibrated.col_copies
-        found = [(self._instance(targets, copies), targets, top) for targets, top in layer.relative()]
+        found = [
+            (self._instance(layer, number, targets), targets, top)
+            for number, (targets, top) in enumerate(layer.relative())
+        ]
         return corrected(layer, found, self._compensation, self._moments)
 
-    def _instance(self, targets: Tensor, copies: int) -> Tensor:
-        matter = self._substrate.program(self._profile, targets, self._draw)  # type: ignore[arg-type]
-        one: Tensor = self._substrate.age(self._profile, matter, self._age_s, self._draw)  # type: ignore[assignment,arg-type]
-        share = self._scale / math.sqrt(copies)
+    def _instance(self, layer: PhysicalLayer, number: int, targets: Tensor) -> Tensor:
+        """What one device holds for the targets of a layer's block of this number."""
+        one = self._written(targets) if self._direct else targets + self._deviation(layer, number, targets)
+        share = self._scale / math.sqrt(layer.calibrated.row_copies * layer.calibrated.col_copies)
         if share == 1.0:
             return one
         mean = _expected(one, targets)
         return mean + (one - mean) * share
 
+    def _written(self, targets: Any) -> Any:
+        matter = self._substrate.program(self._profile, targets, self._draw)
+        return self._substrate.age(self._profile, matter, self._age_s, self._draw)
+
+    def _deviation(self, layer: PhysicalLayer, number: int, targets: Tensor) -> Tensor:
+        drawn, off = self._off.get((layer.name, number), (-_KEPT, targets))
+        if self._passes - drawn < _KEPT:
+            return off
+        wanted = targets.numpy().astype(np.float64)
+        tiles = layer.calibrated.placed.blocks[number].tiles
+        parts = [self._written(wanted[:, start:stop]) for start, stop in (tile.cols for tile in tiles)]
+        off = torch.tensor(np.concatenate(parts, axis=1) - wanted, dtype=torch.float32)
+        self._off[layer.name, number] = self._passes, off
+        return off
+
     def _draw(self, name: str, shape: tuple[int, ...]) -> Any:
-        return torch.randn(shape, generator=self._generator)
+        deviates = torch.randn(shape, generator=self._generator)
+        return deviates if self._direct else deviates.numpy().astype(np.float64)
 
 
 def _expected(held: Tensor, targets: Tensor) -> Tensor:

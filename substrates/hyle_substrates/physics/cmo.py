@@ -59,6 +59,8 @@ def read_std_us(g_us: Any, age_s: float, constants: CmoConstants) -> Any:
 class Cmo:
     """A weight is one conductance, minus the middle of the range; pair it with `encoding = "offset"`."""
 
+    any_array = True
+
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the constants are complete and the range is not empty."""
         constants = decode_physics(profile, CmoConstants)

@@ -71,6 +71,8 @@ class Flash:
     A cell keeps its deviate while its spread grows; read noise is slow, so that it is drawn once an age.
     """
 
+    any_array = True
+
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the constants are complete, in range and in the order of time."""
         ages = [entry.age_s for entry in decode_physics(profile, FlashConstants).retention]

@@ -17,6 +17,8 @@ class NoConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Ideal:
     """A matrix product without error, at any age. Valid nowhere in nature."""
 
+    any_array = True
+
     def check(self, profile: Profile) -> None:
         """Raise ProfileError if the profile gives constants."""
         decode_physics(profile, NoConstants)

@@ -127,6 +127,8 @@ def accumulated(age_s: float, constants: PcmConstants) -> float:
 class Pcm:
     """A weight is the difference of two devices; the one that the sign does not need is aimed at zero."""
 
+    any_array = True
+
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the profile's constants are complete and in range."""
         decode_physics(profile, PcmConstants)

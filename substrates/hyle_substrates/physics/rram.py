@@ -65,6 +65,8 @@ def _polynomial(g: Any, terms: tuple[float, ...]) -> Any:
 class Rram:
     """A weight is the difference of two devices; the one that the sign does not need is aimed at zero."""
 
+    any_array = True
+
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the constants are complete, in range and in the order of time."""
         constants = decode_physics(profile, RramConstants)

@@ -34,6 +34,8 @@ class SlmConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Slm:
     """Two regions of one modulator; a target of 0 leaves the light of a dark pixel."""
 
+    any_array = True
+
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the constants are in range and inputs are declared as not negative."""
         decode_physics(profile, SlmConstants)

@@ -33,6 +33,8 @@ def thermal_std_v(capacitance_f: float, temperature_k: float = 300.0) -> float:
 class Sram:
     """A weight is a word of bits times the cell's capacitors; signed by the cell itself."""
 
+    any_array = True
+
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the constants are in range."""
         decode_physics(profile, SramConstants)
