@@ -1,11 +1,17 @@
-"""Seconds to compile each sample model of the repository, of the clock and of all cores, and where they go."""
+"""Seconds to compile each sample model, of the clock and of all cores, and where they go.
+
+Run: python benchmarks/bench_compile.py
+HYLE_MODELS names a folder of further models, each with model.onnx and calib.npz.
+"""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
 
+from bench_accuracy import prepared
 from hyle_compiler.pipeline import Options, compile_model
 from hyle_substrates.profile import find_profile
 
@@ -22,7 +28,8 @@ def stages(model: Path, target: str, out: Path) -> dict[str, float]:
     def note(stage: str) -> None:
         marks.append((stage.split(":")[0].split(" on ")[0], time.perf_counter()))
 
-    compile_model(model / "model.onnx", model / "calib.npz", profile, text, out, Options(), None, note)
+    calib = prepared(model, "calib", out.parent)
+    compile_model(model / "model.onnx", calib, profile, text, out, Options(), None, note)
     ends = [*(at for _, at in marks[1:]), time.perf_counter()]
     found: dict[str, float] = {}
     for (stage, begun), end in zip(marks, ends, strict=True):
@@ -33,7 +40,8 @@ def stages(model: Path, target: str, out: Path) -> dict[str, float]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         stages(MODELS[-1], "ideal", Path(folder) / "warm.hyle")
-        for model in MODELS:
+        further = sorted(Path(os.environ["HYLE_MODELS"]).glob("mlperf_*")) if "HYLE_MODELS" in os.environ else []
+        for model in [*MODELS, *further]:
             for target in TARGETS:
                 begun = time.process_time()
                 found = stages(model, target, Path(folder) / "m.hyle")
