@@ -4,8 +4,7 @@ against it and can be taken away, it succeeds without that guard."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -14,20 +13,9 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "edge_agent"))
 
-from agent_fakes import Operator, Running, config_for, make_bundle, running  # noqa: E402
+from agent_fakes import Operator, config_for, make_bundle, running  # noqa: E402
 from hyle_bundle import PrivateKey, generate_key, load_private_key  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Victim:
-    """An agent that runs only what `key` signed, with version 1 serving."""
-
-    agent: Running
-    operator: Operator
-    channel: grpc.Channel
-    store: Path
-    key: PrivateKey
-    bundle: Callable[..., Path]
+from victims import Victim  # noqa: E402
 
 
 @pytest.fixture

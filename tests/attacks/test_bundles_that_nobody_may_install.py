@@ -16,7 +16,6 @@ import hyle_bundle.manifest
 import msgspec
 import pytest
 from agent_fakes import chunks, config_for, manifest_of, running
-from conftest import Victim
 from hyle_agent.loading import Admitted, SlotLoader
 from hyle_agent.trust import Trust
 from hyle_bundle import PrivateKey, open_bundle
@@ -25,6 +24,7 @@ from hyle_bundle.signature import sign_statement
 from hyle_bundle.statement import make_statement
 from hyle_protos.control import control_pb2 as pb
 from test_agent_control import refused, version_that_answers
+from victims import Victim
 
 DENIED, INVALID, CONFLICT = (
     grpc.StatusCode.PERMISSION_DENIED,

@@ -17,7 +17,6 @@ import hyle_bundle.bundle
 import numpy as np
 import pytest
 from agent_fakes import Operator, config_for, make_bundle, running
-from conftest import Victim
 from hyle_bundle import BundleError, SignatureError, TensorFile, TensorSpec, open_bundle, write_tensors
 from hyle_bundle.container import ContainerError, Member, write_container
 from hyle_bundle.content import measure
@@ -29,6 +28,7 @@ from hyle_protos.control import control_pb2 as pb
 from test_agent_command import Served
 from test_agent_control import refused, version_that_answers
 from test_agent_footprint import resident_mb
+from victims import Victim
 
 MEGABYTE = 1 << 20
 
