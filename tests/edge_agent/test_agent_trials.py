@@ -40,7 +40,7 @@ def test_a_slot_that_stays_well_is_marked_good_after_the_watch(tmp_path: Path, s
 
 
 def test_a_self_test_that_fails_during_the_watch_goes_back_and_says_so(tmp_path: Path, store: Path) -> None:
-    with running(config_for(store, watch_s=1.0)) as agent, grpc.insecure_channel(agent.address) as channel:
+    with running(config_for(store, watch_s=2.0)) as agent, grpc.insecure_channel(agent.address) as channel:
         operator = Operator(channel)
         operator.deploy(make_bundle(tmp_path, 1))
         until(lambda: not operator.model().on_trial)
