@@ -222,6 +222,8 @@ def main() -> int:
     parser.add_argument("--from", dest="kept", type=Path, nargs="*", help="draw what was measured before")
     args = parser.parse_args()
     if args.kept:
+        if args.figure is None:
+            parser.error("--from needs --figure, the file to draw to")
         figure([r for path in args.kept for r in json.loads(path.read_text())], args.model.name, args.figure)
         return 0
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 from hyle_agent.engine import Call, Method, parse
-from hyle_agent.inference import prepare
+from hyle_agent.inference import arrays_of, prepare
 from hyle_agent.models import Loaded, Model, Models
 from hyle_agent.slots import ModelState
 from hyle_agent.telemetry.session import asks_for_rebirth
@@ -69,7 +69,7 @@ def request(data: bytes) -> None:
     """A request's message, all the way to arrays."""
     for models in _SERVED:
         with contextlib.suppress(CallerError):
-            prepare(parse(_INFER, data), models)
+            arrays_of([prepare(parse(_INFER, data), models)])
 
 
 def manifest(data: bytes) -> None:
