@@ -18,9 +18,11 @@ from grpc._cython import cygrpc
 from hyle_agent.address import Address
 from hyle_agent.config import Tls
 from hyle_agent.cq_calls import CoroutineCall, FastCall, reject
+from hyle_agent.cq_reader import CROWD, CrowdReader
 from hyle_agent.engine import Fast, Method, Service
 from hyle_agent.errors import ForbiddenError, NotReadyError
 from hyle_agent.listening import cannot_listen, credentials, server_options, target
+from hyle_agent.polling import polled_here
 from hyle_agent.roles import check_role
 from hyle_agent.status import refusal_of
 
@@ -67,6 +69,7 @@ class CqEngine:
         self._thread = threading.Thread(target=self._main, name="serving", daemon=True)
         self._queue: Any = None
         self._server: Any = None
+        self._reader: CrowdReader | None = None
 
     async def start(self) -> int:
         """Listen and serve; contract: `Engine.start`."""
@@ -86,11 +89,14 @@ class CqEngine:
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(server_options(self._limit)), False)
         self._server.register_completion_queue(self._queue)
+        self._reader = CrowdReader(self._server) if polled_here() else None
         port = self._listen()
         self._server.start()
         for _ in range(_AHEAD):
             self._server.request_call(self._queue, self._queue, self._called)
         self._thread.start()
+        if self._reader is not None:
+            self._reader.start()
         return port
 
     def close(self, grace_s: float) -> None:
@@ -104,6 +110,8 @@ class CqEngine:
         self._server.cancel_all_calls()
         self._stopped.wait(_ABANDON_S)
         self._thread.join(_ABANDON_S if self._stopped.is_set() else 0.0)
+        if self._reader is not None:
+            self._reader.close()
 
     def _listen(self) -> int:
         where = target(self._address)
@@ -152,6 +160,8 @@ class CqEngine:
         return False
 
     def _flush(self) -> None:
+        if self._reader is not None and len(self._fresh) >= CROWD:
+            self._reader.crowd()
         for fast in self._fast:
             try:
                 fast.flush()

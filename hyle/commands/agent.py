@@ -64,9 +64,9 @@ def _init(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _serve(args: argparse.Namespace) -> dict[str, object]:
-    from hyle_agent.cli import announce, serve
     from hyle_agent.config import read_config
     from hyle_agent.options import Options, with_options
+    from hyle_agent.polling import poll_here
 
     options = Options(
         listen=args.listen,
@@ -79,6 +79,10 @@ def _serve(args: argparse.Namespace) -> dict[str, object]:
         node=args.node,
     )
     config: Config = with_options(read_config(args.config), options)
+    if config.engine != "aio":
+        poll_here()
+    from hyle_agent.cli import announce, serve  # grpc, which must come after `poll_here`
+
     served: list[str] = []
 
     def ready(address: str) -> None:
