@@ -11,6 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from hyle_substrates import io
 from hyle_substrates.profile import Profile
+from onnxscript import rewriter
+from onnxscript.rewriter.rules.common import _min_max_to_clip
 
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.segments import DOMAIN
@@ -42,8 +44,10 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
     for index in range(len(layer.placed.blocks)):
         copies = [tape.input(f"levels_{index}_{copy}") for copy in range(layer.col_copies)]
         gain = tape.input(f"gain_{index}")
-        # A static range is folded into the gains when the graph is loaded: one pass over the answers less.
+        # A static range and the mean over copies are folded into the gains when the graph is loaded: a pass less each.
         scale = gain if layer.dynamic else tape.op("Mul", gain, full_scale)
+        if layer.col_copies > 1:
+            scale = tape.op("Mul", scale, tape.constant(np.float32(1.0 / layer.col_copies)))
         weights = _weights(tape, layer, copies, unit)
         reads = [_block(tape, layer, index, profile, side, weights, noise) for side in sides]
         read = reads[0] if len(reads) == 1 else tape.op("Sub", *reads)
@@ -65,7 +69,7 @@ def _sides(tape: _Tape, layer: Calibrated, codes: ir.Value) -> list[ir.Value]:
 def _block(
     tape: _Tape, layer: Calibrated, index: int, profile: Profile, codes: ir.Value, weights: ir.Value, noise: ir.Value
 ) -> ir.Value:
-    """Read one block: signed ADC codes, averaged over column copies."""
+    """Read one block: signed ADC codes, summed over column copies."""
     total = _product(tape, layer, index, codes, weights)
     base = None
     if profile.reference:
@@ -74,8 +78,11 @@ def _block(
         total = tape.op("Add", total, base)
     if profile.signal_noise:
         noise = tape.op("Mul", noise, _signal_noise(tape, layer, index, profile, codes, weights, total))
-    read = _average(tape, layer, _read(tape, profile, total, noise))
-    return read if base is None else tape.op("Sub", read, base)
+    read = _sum_of_copies(tape, layer, _read(tape, profile, total, noise))
+    if base is None:
+        return read
+    every = base if layer.col_copies == 1 else tape.op("Mul", base, tape.constant(np.float32(layer.col_copies)))
+    return tape.op("Sub", read, every)
 
 
 def _signal_noise(
@@ -118,15 +125,15 @@ def _weights(tape: _Tape, layer: Calibrated, copies: Sequence[ir.Value], unit: f
     return joined if unit == 1.0 else tape.op("Mul", joined, tape.constant(np.float32(unit)))
 
 
-def _average(tape: _Tape, layer: Calibrated, read: ir.Value) -> ir.Value:
-    """Mean over column copies, which lie side by side."""
+def _sum_of_copies(tape: _Tape, layer: Calibrated, read: ir.Value) -> ir.Value:
+    """Sum over column copies, which lie side by side."""
     if layer.col_copies == 1:
         return read
     cols = layer.placed.layer.matrix.shape[1]
     axis = tape.constant(np.array([-1 if layer.placed.layer.geometry is None else 1], dtype=np.int64))
     edges = [tape.constant(np.array([cols * copy], dtype=np.int64)) for copy in range(layer.col_copies + 1)]
     parts = [tape.op("Slice", read, start, stop, axis) for start, stop in pairwise(edges)]
-    return tape.op("Mul", tape.op("Sum", *parts), tape.constant(np.float32(1.0 / layer.col_copies)))
+    return tape.op("Sum", *parts)
 
 
 def _read(tape: _Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
@@ -202,6 +209,8 @@ class _Tape:
     def inline(self, function: Callable[..., Any], *arguments: ir.Value) -> ir.Value:
         graph = _trace(function, len(arguments))
         known: dict[str, ir.Value] = {f"a{i}": value for i, value in enumerate(arguments)}
+        for name, value in graph.initializers.items():
+            known[name] = self.constant(np.asarray(value.const_value))
         for node in graph:
             inputs = [None if value is None else known[str(value.name)] for value in node.inputs]
             name = self._name()
@@ -225,8 +234,8 @@ class _Tape:
         return node.outputs[0]
 
 
-def _trace(function: Callable[..., Any], count: int) -> Sequence[ir.Node]:
-    """Nodes of a function of `count` float32 arrays; what was traced once with the same closure is not traced again."""
+def _trace(function: Callable[..., Any], count: int) -> ir.Graph:
+    """Graph of a function of `count` float32 arrays; what was traced once with the same closure is not traced again."""
     closure = tuple(repr(cell.cell_contents) for cell in function.__closure__ or ())
     key = (function.__code__, closure, count)
     if key not in _TRACES:
@@ -234,10 +243,11 @@ def _trace(function: Callable[..., Any], count: int) -> Sequence[ir.Node]:
     return _TRACES[key]
 
 
-_TRACES: dict[tuple[Any, ...], Sequence[ir.Node]] = {}
+_TRACES: dict[tuple[Any, ...], ir.Graph] = {}
 
 
-def _traced(function: Callable[..., Any], count: int) -> Sequence[ir.Node]:
+def _traced(function: Callable[..., Any], count: int) -> ir.Graph:
     arguments = [ndx.argument(shape=("N",), dtype=ndx.float32) for _ in range(count)]
     built = ndx.build({f"a{i}": argument for i, argument in enumerate(arguments)}, {"result": function(*arguments)})
-    return list(ir.from_proto(built).graph)
+    # A limit on both sides is two operators when it is traced; one pass over the values does for both.
+    return rewriter.rewrite(ir.from_proto(built), pattern_rewrite_rules=_min_max_to_clip.rules).graph
