@@ -55,7 +55,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         store: Folder of the slots.
         trusted: Public keys, PEM files, of those whose bundles run here.
         insecure: Run bundles that none of them signed; only on loopback.
-        threads: Threads for the digital part of a model.
+        threads: Threads for the digital part of a model; a simulated device uses every core that the process may.
         queue: Requests that may wait for the device; more are refused.
         max_batch: Samples of several requests that one execution may answer; 1 for a device that takes one at a time.
         engine: What serves: `completion-queue`, `aio`, or `auto` for the first of them that passes its self-test.

@@ -25,7 +25,7 @@ class Executor:
         directory: A slot's folder.
         manifest: Its manifest.
         driver: The device, or a window on its tiles.
-        threads: Threads for one operator.
+        threads: Threads for one operator; a simulated device uses every core that the process may.
     """
 
     def __init__(self, directory: Path, manifest: Manifest, driver: Driver, *, threads: int) -> None:
@@ -34,7 +34,15 @@ class Executor:
         programming, golden = (TensorFile(memoryview(mapped)) for mapped in self._maps)
         noiseless = isinstance(driver, TwinDriver) and driver.noiseless
         self._body = Body(
-            directory, manifest, programming, golden, driver, threads=threads, noiseless=noiseless, diagnose=True
+            directory,
+            manifest,
+            programming,
+            golden,
+            driver,
+            threads=threads,
+            side_by_side=0,
+            noiseless=noiseless,
+            diagnose=True,
         )
         self._body.program()
         self.shared = self._body.whole

@@ -30,7 +30,7 @@ trusted = []
 # Also run bundles that none of them signed. Only on 127.0.0.1.
 insecure = false
 
-# Threads for the digital part of a model.
+# Threads for the digital part of a model. A simulated device uses every core that the process may (CPUAffinity=).
 threads = 1
 
 # Requests that may wait for the device; more are refused with RESOURCE_EXHAUSTED.

@@ -18,6 +18,7 @@ from hyle_substrates.host import Compensation, HostLayer, compensate, probe, pro
 
 from hyle_runtime import sessions
 from hyle_runtime.boxes import attached_boxes
+from hyle_runtime.crew import Crew
 from hyle_runtime.diagnosis import Witness, exact_codes, fault_of
 from hyle_runtime.placement import (
     DEVIATES,
@@ -37,6 +38,9 @@ __all__ = ["Body", "SelfTest"]
 Array = np.ndarray[Any, Any]
 PORTION_BYTES = 2**19
 SMALLEST_PORTION = 8
+# Less side by side wins nothing: each operator of a graph costs about a microsecond however little it does, and handing
+# a share to another thread some fifty; four million multiply-accumulates take some 200 microseconds with their noise.
+SMALLEST_SHARE, SHARE_MACS = 4, 2**22
 SIGNAL_PROBES = 64
 SLICE = 32
 
@@ -65,6 +69,8 @@ class Body:
         driver: The device.
         tiles: Device tile of each of the bundle's tiles; by default the same numbers.
         threads: Threads for one operator; 0 for as many as there are cores.
+        side_by_side: Portions of a batch that a fused graph answers at once; 0 for one a core. With more than one,
+            chance decides which of them draws which noise, so that no seed gives the same answers again.
         noiseless: Leave the read noise out of the fused graph (a driver brings its own).
         fused: Run a simulated device's graph whole in onnxruntime instead of layer by layer through the driver.
         diagnose: Look at ADC codes during the self-test, where there are any.
@@ -80,6 +86,7 @@ class Body:
         *,
         tiles: Mapping[int, int] | None = None,
         threads: int = 0,
+        side_by_side: int = 1,
         fused: bool = True,
         noiseless: bool = False,
         diagnose: bool = False,
@@ -100,7 +107,9 @@ class Body:
         self._witness = Witness(driver) if diagnose and not self._fused else None
         self._driver = self._witness or driver
         self._whole: ort.InferenceSession | None = None
-        self._portion = _portion(manifest)
+        self._portion, self._share = _portion(manifest), _share(manifest)
+        self._crew = Crew(side_by_side)
+        self._sample_energy_j = self._profile.cost.mvm_energy_j * sum(self._reads(layer) for layer in manifest.layers)
         self._steps: Steps | None = None
         self.corrections: dict[str, Compensation] = {}
 
@@ -130,7 +139,10 @@ class Body:
             fresh[layer.name] = yield from self._measure(layer, vectors)
         self.corrections = fresh
         if self._fused:
-            self._whole = sessions.start(self._folder / "twin.onnx", threads=self._threads, replace=self._instance())
+            threads = 1 if self._portion and self._crew.size > 1 else self._threads
+            self._whole = sessions.start(
+                self._folder / "twin.onnx", threads=threads, replace=self._instance(), keep_memory=bool(self._portion)
+            )
         elif self._steps is None:
             self._steps = Steps(self._folder, self.manifest.steps, self.run_layer, self._threads)
 
@@ -143,13 +155,14 @@ class Body:
         Returns:
             One array for each of the model's outputs.
         """
-        names = [output.name for output in self.manifest.outputs]
-        if self._whole is None:
+        names, whole = [output.name for output in self.manifest.outputs], self._whole
+        if whole is None:
             if self._steps is None:
                 raise InternalError("The model was not programmed.", remedy="Program it before it is asked.")
             known = self._steps.run(inputs)
             return {name: known[name] for name in names}
-        parts = [self._whole.run(names, feed) for feed in self._portions(inputs)]
+        portions = self._portions(inputs)
+        parts = self._crew.map(lambda feed: whole.run(names, feed), portions)
         answers = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts, strict=True)]
         return dict(zip(names, answers, strict=True))
 
@@ -213,21 +226,22 @@ class Body:
     def close(self) -> None:
         """Give the sessions back; the object is not used again."""
         self._whole = None
+        self._crew.close()
         if self._steps is not None:
             self._steps.close()
         self._steps = None
 
     def energy_j(self, samples: int) -> float:
         """Energy of the matrix products of `samples` inferences by the profile's constants, 0 if they give none."""
-        return samples * self._profile.cost.mvm_energy_j * sum(self._reads(layer) for layer in self.manifest.layers)
+        return samples * self._sample_energy_j
 
     def _portions(self, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
-        """Cut a large batch so that what lies between two operators stays in the processor's cache."""
+        """Cut a large batch, for the crew and so that what lies between two operators stays in a processor's cache."""
         sizes = {len(array) for array in inputs.values()} if self._portion else {1}
-        if len(sizes) != 1 or max(sizes) <= self._portion or not self._portion:
+        size = min(self._portion, max(self._share, -(-max(sizes) // self._crew.size)))
+        if len(sizes) != 1 or max(sizes) <= size or not size:
             return [dict(inputs)]
-        starts = range(0, max(sizes), self._portion)
-        return [{name: array[s : s + self._portion] for name, array in inputs.items()} for s in starts]
+        return [{name: array[s : s + size] for name, array in inputs.items()} for s in range(0, max(sizes), size)]
 
     def _reads(self, layer: Layer) -> float:
         """Tile reads of one inference: every vector drives all of the layer's tiles."""
@@ -296,3 +310,9 @@ def _portion(manifest: Manifest) -> int:
         for block in layer.blocks
     )
     return int(max(SMALLEST_PORTION, PORTION_BYTES // max(widest, 1)))
+
+
+def _share(manifest: Manifest) -> int:
+    """Least samples that are worth another thread."""
+    macs = sum(layer.macs * max(block.col_copies for block in layer.blocks) for layer in manifest.layers)
+    return max(SMALLEST_SHARE, -(-SHARE_MACS // max(macs, 1)))

@@ -18,7 +18,11 @@ class SessionError(InternalError):
 
 
 def start(
-    path: Path, *, threads: int = 0, replace: Mapping[str, np.ndarray[Any, Any]] | None = None
+    path: Path,
+    *,
+    threads: int = 0,
+    replace: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    keep_memory: bool = False,
 ) -> ort.InferenceSession:
     """Start a session on the CPU.
 
@@ -26,6 +30,7 @@ def start(
         path: The graph; its weights lie beside it.
         threads: Threads for one operator; 0 for as many as there are cores.
         replace: Initializers that take the place of the graph's own, by name.
+        keep_memory: Keep what a run needed for the next one, instead of giving it back to the system and asking again.
 
     Raises:
         SessionError: onnxruntime refuses the graph.
@@ -34,7 +39,7 @@ def start(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = keep_memory
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if replace:
         values = [ort.OrtValue.ortvalue_from_numpy(np.array(array, copy=True)) for array in replace.values()]

@@ -1,0 +1,69 @@
+"""Threads that share one caller's work, and a twin's batch among them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hyle_runtime.crew import Crew, cores
+from hyle_substrates.profile import decode_profile, find_profile
+from hyle_substrates.twin import TwinDriver
+from hypothesis import given
+from hypothesis import strategies as st
+from test_body import body_on, compiled, images
+
+
+@given(st.integers(1, 4), st.lists(st.integers(), max_size=20))
+def test_results_come_in_the_order_of_the_items(size: int, items: list[int]) -> None:
+    crew = Crew(size)
+    assert crew.map(lambda item: item + 1, items) == [item + 1 for item in items]
+    crew.close()
+
+
+def test_as_many_work_at_once_as_the_crew_has() -> None:
+    """The barrier opens for three only, so that fewer would hang until it breaks."""
+    crew, barrier = Crew(3), threading.Barrier(3)
+    names = crew.map(lambda item: (barrier.wait(20), threading.current_thread().name)[1], range(3))
+    assert len(set(names)) == 3
+    assert threading.current_thread().name in names
+    crew.close()
+
+
+def test_a_failure_ends_what_was_not_begun_and_is_raised() -> None:
+    crew, begun = Crew(2), []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        raise ValueError(item)
+
+    with pytest.raises(ValueError, match=r"^[01]$"):
+        crew.map(work, range(50))
+    assert len(begun) <= 2
+    assert crew.map(lambda item: item, [1, 2, 3]) == [1, 2, 3]
+    crew.close()
+    assert crew.map(lambda item: item, [1, 2, 3]) == [1, 2, 3]
+    crew.close()
+
+
+def test_one_alone_starts_no_thread_and_zero_is_one_a_core() -> None:
+    before = threading.active_count()
+    assert Crew(1).map(lambda item: item, range(9)) == list(range(9))
+    assert Crew(8).map(lambda item: item, [5]) == [5]
+    assert threading.active_count() == before
+    assert Crew(0).size == cores()
+
+
+def test_portions_side_by_side_give_what_one_after_another_gives(tmp_path: Path) -> None:
+    """Without noise; 61 samples, so that the last portion is smaller."""
+    _, text = find_profile("pcm-hermes")
+    profile = decode_profile(text)
+    folder, manifest = compiled(tmp_path, "digits_cnn", profile, text)
+    feed = images("digits_cnn", 61)
+    one, several = (
+        body_on(folder, manifest, TwinDriver(profile, 1, noiseless=True), noiseless=True, side_by_side=size)
+        for size in (1, 3)
+    )
+    np.testing.assert_allclose(several.run(feed)["output"], one.run(feed)["output"], rtol=1e-5, atol=1e-5)
+    several.close()
