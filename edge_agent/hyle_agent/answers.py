@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from hyle_bundle.manifest import TensorInfo
 from hyle_protos.inference import inference_pb2 as pb
 
+from hyle_agent.datatypes import BYTES
 from hyle_agent.errors import InternalAnswerError
 from hyle_agent.models import Loaded
 from hyle_agent.program import Array
 from hyle_agent.tensors import encode
 
-__all__ = ["AnswerHeads", "answer"]
+__all__ = ["AnswerHeads", "Answers"]
 
 _FIELDS = pb.ModelInferResponse.DESCRIPTOR.fields_by_name
 _LENGTH_DELIMITED = 2
@@ -36,35 +37,68 @@ class AnswerHeads:
     encoded: dict[tuple[Head, ...], bytes] = field(default_factory=dict)
 
 
-def answer(
-    loaded: Loaded, heads: AnswerHeads, id_: str, wanted: tuple[TensorInfo, ...], outputs: Mapping[str, Array]
-) -> bytes:
-    """Encode a `ModelInferResponse`.
+class Answers:
+    """The answers to one batch, encoded `ModelInferResponse`s: contents are written once, and cut for each request.
 
     Args:
         loaded: Who answers.
         heads: Its cache.
-        id_: The request's id.
-        wanted: The outputs to tell, in order.
-        outputs: Arrays by output name.
-
-    Raises:
-        InternalAnswerError: The program did not return what its manifest promises.
+        outputs: Arrays by output name, for the whole batch.
+        samples: Samples of the batch; 0 for that of one request, whose outputs need not have samples first.
     """
-    parts = [b""]
-    key = []
-    if id_:
-        raw = id_.encode()
-        parts += (_ID, _varint(len(raw)), raw)
-    for info in wanted:
-        values = outputs.get(info.name)
-        if values is None:
-            raise InternalAnswerError(f"The program returned no {info.name!r}.", remedy="Compile the bundle again.")
-        content = encode(values, info.datatype)
-        parts += (_RAW, _varint(len(content)), content)
-        key.append((info.name, info.datatype, values.shape))
-    parts[0] = _head(loaded, heads, tuple(key))
-    return b"".join(parts)
+
+    __slots__ = ("_contents", "_for", "_head", "_heads", "_loaded", "_outputs", "_samples")
+
+    def __init__(self, loaded: Loaded, heads: AnswerHeads, outputs: Mapping[str, Array], samples: int = 0) -> None:
+        self._loaded, self._heads, self._outputs, self._samples = loaded, heads, outputs, samples
+        self._for: tuple[tuple[TensorInfo, ...], int] = ((), -1)
+        self._head = b""
+        self._contents: list[tuple[bytes, bytes, int]] | None = []
+
+    def encode(self, id_: str, wanted: tuple[TensorInfo, ...], start: int, samples: int) -> bytes:
+        """Encode one request's answer.
+
+        Args:
+            id_: The request's id.
+            wanted: The outputs to tell, in order.
+            start: Its first sample in the batch.
+            samples: Its samples.
+
+        Raises:
+            InternalAnswerError: The program did not return what its manifest promises.
+        """
+        if self._for[0] is not wanted or self._for[1] != samples:
+            self._prepare(wanted, samples)
+        if self._contents is None:
+            own = {info.name: self._outputs[info.name][start : start + samples] for info in wanted}
+            return Answers(self._loaded, self._heads, own).encode(id_, wanted, 0, samples)
+        parts = [self._head]
+        if id_:
+            raw = id_.encode()
+            parts += (_ID, _varint(len(raw)), raw)
+        for before, content, each in self._contents:
+            parts.append(before)
+            parts.append(content[start * each : (start + samples) * each] if each else content)
+        return b"".join(parts)
+
+    def _prepare(self, wanted: tuple[TensorInfo, ...], samples: int) -> None:
+        """Encode what answers of one size have in common; outputs whose elements differ in length are not cut."""
+        key, contents, cut = [], [], True
+        for info in wanted:
+            values = self._outputs.get(info.name)
+            if values is None or (self._samples and values.shape[:1] != (self._samples,)):
+                got = "nothing" if values is None else f"the shape {list(values.shape)}"
+                message = f"The program returned {got} for {info.name!r}."
+                raise InternalAnswerError(message, remedy="Compile the bundle again.")
+            content, each, shape = encode(values, info.datatype), 0, values.shape
+            if self._samples:
+                cut = cut and info.datatype != BYTES
+                each, shape = len(content) // self._samples, (samples, *values.shape[1:])
+            contents.append((_RAW + _varint(each * samples or len(content)), content, each))
+            key.append((info.name, info.datatype, shape))
+        self._head = _head(self._loaded, self._heads, tuple(key))
+        self._contents = contents if cut else None
+        self._for = (wanted, samples)
 
 
 def _head(loaded: Loaded, heads: AnswerHeads, key: tuple[Head, ...]) -> bytes:

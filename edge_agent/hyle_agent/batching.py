@@ -7,23 +7,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from hyle_errors import CallerError
 from hyle_substrates.driver import DeviceError, Driver
 
+from hyle_agent.answers import Answers
 from hyle_agent.device_thread import DeviceThread
 from hyle_agent.errors import ExpiredError, NotReadyError, OverloadError
-from hyle_agent.inference import Job, arrays_of
+from hyle_agent.inference import Job, answers_of, arrays_of
 from hyle_agent.loading import run_batch
-from hyle_agent.program import Array
 
 __all__ = ["Gatherer", "Waiting"]
 
-Outputs = dict[str, Array]
 # Failures that say nothing of the program that was asked: the caller's, the device's, the load's.
 _BLAMELESS = (CallerError, DeviceError, ExpiredError, NotReadyError, OverloadError)
-Done = Callable[["Waiting", Outputs | None, BaseException | None], None]
+Done = Callable[["Waiting", Answers | None, int, BaseException | None], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +33,8 @@ class Waiting:
     Attributes:
         job: What is to be run.
         deadline: `time.monotonic()` after which nobody waits for it.
-        done: Told its outputs, or why there are none, once; on any thread.
+        done: Told its batch's answers and which sample of the batch is its first, or why there is no answer; once, on
+            any thread.
         answer: What `done` needs to answer the caller.
         settled: Whether `done` was called; a device that hung may answer late.
     """
@@ -104,7 +105,7 @@ class Gatherer:
         Args:
             inline: Run on the calling thread what any thread may run, while the device thread is idle.
         """
-        while (batch := self._take()) is not None:
+        while self._waiting and (batch := self._take()) is not None:
             if batch[0].job.loaded.aside:
                 self._run(batch)
                 self._busy = False
@@ -116,29 +117,30 @@ class Gatherer:
                 return
 
     def _take(self) -> list[Waiting] | None:
-        """Take the next batch if the device has none: neighbours that one execution can answer."""
+        """Take the next batch if the device has none: neighbours that one execution can answer.
+
+        `cancel` may take any of those that wait away at any moment.
+        """
+        waiting = self._waiting
         with self._lock:
             if self._busy:
                 return None
             batch: list[Waiting] = []
             samples = 0
-            while (first := self._pop(batch, samples)) is not None:
-                if first.deadline is None or not _expired(first.deadline, first):
-                    batch.append(first)
-                    samples += first.job.samples
+            while waiting:
+                try:
+                    one = waiting.popleft()
+                except IndexError:
+                    break
+                job = one.job
+                if batch and (samples + job.samples > self._largest or not batch[0].job.joins(job)):
+                    waiting.appendleft(one)
+                    break
+                if one.deadline is None or not _expired(one.deadline, one):
+                    batch.append(one)
+                    samples += job.samples
             self._busy = bool(batch)
         return batch or None
-
-    def _pop(self, batch: list[Waiting], samples: int) -> Waiting | None:
-        """Take the first that waits, unless it cannot join the batch; `cancel` may take it away at any moment."""
-        try:
-            first = self._waiting.popleft()
-        except IndexError:
-            return None
-        if batch and (samples + first.job.samples > self._largest or not batch[0].job.joins(first.job)):
-            self._waiting.appendleft(first)
-            return None
-        return first
 
     def _submit(self, batch: list[Waiting]) -> bool:
         def work(_: Driver) -> None:
@@ -164,9 +166,12 @@ class Gatherer:
         if batch[0].job.loaded.closed:
             self._run_renewed(batch)
             return
+        jobs = [one.job for one in batch]
+        samples = sum([job.samples for job in jobs])
         began = time.perf_counter()
         try:
-            outputs, energy_j = _execute(batch)
+            outputs, energy_j = run_batch(jobs[0].loaded, arrays_of(jobs), samples)
+            answers = answers_of(jobs, outputs, samples)
         except BaseException as error:
             if len(batch) == 1:
                 _refuse(batch, error)
@@ -174,17 +179,19 @@ class Gatherer:
             for one in batch:  # one bad request of a batch fails alone
                 self._run([one])
             return
-        answered = [pair for pair in zip(batch, outputs, strict=True) if not pair[0].settled]
+        ended = time.perf_counter()
+        starts = accumulate([job.samples for job in jobs], initial=0)
+        answered = [pair for pair in zip(batch, starts, strict=False) if not pair[0].settled]
         if not answered:
             return
-        samples = sum([one.job.samples for one, _ in answered])
+        if len(answered) < len(batch):  # a device that hung: the others were told so meanwhile
+            left = sum([one.job.samples for one, _ in answered])
+            energy_j, samples = energy_j * left / samples, left
         arrived = [one.arrived for one, _ in answered]
-        batch[0].job.model.statistics.answered(
-            arrived, began, time.perf_counter(), samples=samples, energy_j=energy_j * samples
-        )
-        for one, own in answered:
+        jobs[0].model.statistics.answered(arrived, began, ended, samples=samples, energy_j=energy_j)
+        for one, start in answered:
             one.settled = True
-            one.done(one, own, None)
+            one.done(one, answers, start, None)
 
     def _run_renewed(self, batch: Sequence[Waiting]) -> None:
         for one in batch:
@@ -197,24 +204,6 @@ class Gatherer:
                 _refuse([one], error)
                 continue
             self._run([one])
-
-
-def _execute(batch: Sequence[Waiting]) -> tuple[list[Outputs], float]:
-    """Run one batch; returns each request's own outputs, and the energy of one sample in joules."""
-    first = batch[0].job
-    if len(batch) == 1:
-        outputs, energy_j = run_batch(first.loaded, arrays_of([first]), first.samples)
-        return [outputs], energy_j / first.samples
-    jobs = [one.job for one in batch]
-    samples = sum([job.samples for job in jobs])
-    outputs, energy_j = run_batch(first.loaded, arrays_of(jobs), samples)
-    shares: list[Outputs] = [{} for _ in jobs]
-    for name, values in outputs.items():
-        start = 0
-        for job, share in zip(jobs, shares, strict=True):
-            share[name] = values[start : start + job.samples]
-            start += job.samples
-    return shares, energy_j / samples
 
 
 def _expired(deadline: float, waiting: Waiting) -> bool:
@@ -233,4 +222,4 @@ def _refuse(batch: Sequence[Waiting], error: BaseException) -> None:
         one.settled = True
         statistics = one.job.model.statistics
         statistics.failed(time.perf_counter() - one.arrived, waited=True, broken=broken)
-        one.done(one, None, error)
+        one.done(one, None, 0, error)

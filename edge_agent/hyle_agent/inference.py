@@ -11,7 +11,7 @@ import numpy as np
 from hyle_bundle.manifest import Manifest, TensorInfo
 from hyle_protos.inference import inference_pb2 as pb
 
-from hyle_agent.answers import AnswerHeads, answer
+from hyle_agent.answers import AnswerHeads, Answers
 from hyle_agent.datatypes import datatype
 from hyle_agent.errors import RequestError
 from hyle_agent.models import Loaded, Model, Models
@@ -23,7 +23,7 @@ HEADROOM = 16.0
 REMEMBERED = 64
 REMEMBERED_BYTES = 512
 
-__all__ = ["Job", "Plan", "arrays_of", "plan_of", "prepare", "respond"]
+__all__ = ["Job", "Plan", "answers_of", "arrays_of", "plan_of", "prepare", "respond"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ def arrays_of(jobs: Sequence[Job]) -> dict[str, Array]:
     """
     first = jobs[0]
     plan = plan_of(first.loaded)
-    if plan.only is not None and all(job.inputs is None for job in jobs):
-        raw = first.raw if len(jobs) == 1 else b"".join([job.raw for job in jobs])
-        values = np.frombuffer(raw, plan.only.element)
+    raws = [job.raw for job in jobs if job.inputs is None]
+    if plan.only is not None and len(raws) == len(jobs):
+        values = np.frombuffer(raws[0] if len(raws) == 1 else b"".join(raws), plan.only.element)
         if -plan.only.limit <= np.minimum.reduce(values) and np.maximum.reduce(values) <= plan.only.limit:
             return {plan.only.name: values.reshape(-1, *plan.only.tail)}  # NaN is in no range
     parts = [_checked_inputs(job.request, plan) if job.inputs is None else job.inputs for job in jobs]
@@ -137,13 +137,19 @@ def arrays_of(jobs: Sequence[Job]) -> dict[str, Array]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def respond(job: Job, outputs: Mapping[str, Array]) -> bytes:
-    """Write the answer, an encoded `ModelInferResponse`; `outputs` by name, samples first.
+def answers_of(jobs: Sequence[Job], outputs: Mapping[str, Array], samples: int) -> Answers:
+    """What the outputs of jobs that were one batch of `samples` samples say to each of them."""
+    loaded = jobs[0].loaded
+    return Answers(loaded, plan_of(loaded).heads, outputs, samples if len(jobs) > 1 else 0)
+
+
+def respond(job: Job, answers: Answers, start: int = 0) -> bytes:
+    """Write a job's answer, an encoded `ModelInferResponse`; `start` is its first sample in its batch.
 
     Raises:
         InternalAnswerError: The program did not return what its manifest promises.
     """
-    return answer(job.loaded, plan_of(job.loaded).heads, job.request.id, job.wanted, outputs)
+    return answers.encode(job.request.id, job.wanted, start, job.samples)
 
 
 def plan_of(loaded: Loaded) -> Plan:

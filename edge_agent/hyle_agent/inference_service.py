@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from hyle_protos.inference import inference_pb2 as pb
 
 from hyle_agent import metadata
+from hyle_agent.answers import Answers
 from hyle_agent.batching import Gatherer, Waiting
 from hyle_agent.device_thread import DeviceThread
 from hyle_agent.engine import Answer, Call, Caller, Method, Service
@@ -17,7 +18,6 @@ from hyle_agent.errors import NotFoundError, NotReadyError, RequestError
 from hyle_agent.inference import prepare, respond
 from hyle_agent.models import Models
 from hyle_agent.operator_thread import OperatorThread
-from hyle_agent.program import Array
 from hyle_agent.status import refusal_of
 
 __all__ = ["SERVICE", "InferenceService"]
@@ -119,11 +119,11 @@ class InferenceService:
             raise
 
     @staticmethod
-    def _finish(waiting: Waiting, outputs: dict[str, Array] | None, error: BaseException | None) -> None:
+    def _finish(waiting: Waiting, answers: Answers | None, start: int, error: BaseException | None) -> None:
         data = None
-        if outputs is not None:
+        if answers is not None:
             try:
-                data = respond(waiting.job, outputs)
+                data = respond(waiting.job, answers, start)
             except BaseException as failure:
                 error = failure
         waiting.answer(data, error)

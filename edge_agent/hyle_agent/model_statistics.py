@@ -26,14 +26,14 @@ class Histogram:
         self.count = 0
         self.total_s = 0.0
 
-    def add(self, seconds: Sequence[float]) -> None:
-        """Count latencies, in seconds; what lies outside the range counts at its end."""
+    def add(self, seconds: Sequence[float], times: int = 1) -> None:
+        """Count latencies, in seconds, each `times` times; what lies outside the range counts at its end."""
         counts = self._counts
         for one in seconds:
             bucket = int(_PER_OCTAVE * math.log2(one / _FLOOR_S)) if one > _FLOOR_S else 0
-            counts[bucket if bucket < _BUCKETS else _BUCKETS - 1] += 1
-        self.count += len(seconds)
-        self.total_s += sum(seconds)
+            counts[bucket if bucket < _BUCKETS else _BUCKETS - 1] += times
+        self.count += len(seconds) * times
+        self.total_s += sum(seconds) * times
 
     def quantile(self, fraction: float) -> float:
         """Return the latency in seconds that `fraction` of all did not exceed, NaN before the first."""
@@ -83,7 +83,7 @@ class ModelStatistics:
             self.last_request_s = time.time()
             self.latency.add([ended - one for one in arrived])
             self.waited.add([began - one for one in arrived])
-            self.computed.add([(ended - began) / len(arrived)] * len(arrived))
+            self.computed.add([(ended - began) / len(arrived)], len(arrived))
             self.samples += samples
             self.energy_j += energy_j
 

@@ -7,17 +7,21 @@ import logging
 import math
 
 import grpc
+import msgspec
 import numpy as np
 import pytest
-from agent_fakes import connect_twin, manifest_of
+from agent_fakes import COLS, connect_twin, manifest_of
 from hyle_agent import errors
-from hyle_agent.inference import Job, respond
+from hyle_agent.datatypes import DATATYPES
+from hyle_agent.inference import Job, answers_of, respond
 from hyle_agent.loading import run_batch
 from hyle_agent.model_statistics import Histogram
 from hyle_agent.models import Loaded, Model
 from hyle_agent.slots import ModelState
 from hyle_agent.status import refusal_of
+from hyle_agent.tensors import encode
 from hyle_agent.tiles import Span, TileMap, tiles_needed, window
+from hyle_bundle.manifest import TensorInfo
 from hyle_errors import CallerError, InternalError
 from hyle_protos.inference import inference_pb2 as pb
 from hyle_substrates.driver import DeviceError, SimulatedMatter
@@ -133,4 +137,41 @@ def test_a_program_that_forgets_an_output_is_our_fault() -> None:
     loaded = Loaded("d", manifest, None, Span(0, 0), "twin")
     job = Job(pb.ModelInferRequest(), Model("m", ModelState()), loaded, {}, manifest.outputs, 1, None)
     with pytest.raises(errors.InternalAnswerError, match="'y'"):
-        respond(job, {})
+        respond(job, answers_of([job], {}, 1))
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "INT64", "BYTES"])
+def test_a_batchs_answers_are_each_requests_own_samples(datatype: str) -> None:
+    """Two outputs, requests of different sizes, one that wants the second output only, one without an id."""
+    infos = (TensorInfo("y", datatype, (-1, 2)), TensorInfo("z", "FP32", (-1,)))
+    manifest = msgspec.structs.replace(manifest_of("m", 1), outputs=infos)
+    loaded = Loaded("d", manifest, None, Span(0, 0), "twin")
+    numbers = np.arange(12).reshape(6, 2)
+    wide = np.array([b"x" * n for n in range(12)], dtype=object).reshape(6, 2)
+    values = wide if datatype == "BYTES" else numbers.astype(DATATYPES[datatype].element)
+    outputs = {"y": values, "z": np.arange(6, dtype=np.float32)}
+    sizes, wanted = (2, 1, 3), (infos, infos, infos[1:])
+    model = Model("m", ModelState())
+    jobs = [
+        Job(pb.ModelInferRequest(id="" if n == 1 else f"id-{n}"), model, loaded, {}, some, size, None)
+        for n, (size, some) in enumerate(zip(sizes, wanted, strict=True))
+    ]
+    answers, start = answers_of(jobs, outputs, 6), 0
+    for job in jobs:
+        got = pb.ModelInferResponse.FromString(respond(job, answers, start))
+        own = {name: array[start : start + job.samples] for name, array in outputs.items()}
+        assert got.id == job.request.id
+        assert [(o.name, o.datatype, tuple(o.shape)) for o in got.outputs] == [
+            (info.name, info.datatype, own[info.name].shape) for info in job.wanted
+        ]
+        assert list(got.raw_output_contents) == [encode(own[info.name], info.datatype) for info in job.wanted]
+        start += job.samples
+
+
+def test_a_program_that_answers_for_another_number_of_samples_is_our_fault() -> None:
+    manifest = manifest_of("m", 1)
+    loaded = Loaded("d", manifest, None, Span(0, 0), "twin")
+    job = Job(pb.ModelInferRequest(), Model("m", ModelState()), loaded, {}, manifest.outputs, 1, None)
+    outputs = {"y": np.zeros((3, COLS), np.float32), "largest": np.zeros(3, np.int64)}
+    with pytest.raises(errors.InternalAnswerError, match=r"\[3, 3\] for 'y'"):
+        respond(job, answers_of([job, job], outputs, 2))
