@@ -18,7 +18,7 @@ from grpc._cython import cygrpc
 from hyle_agent.address import Address
 from hyle_agent.config import Tls
 from hyle_agent.cq_calls import CoroutineCall, FastCall, reject
-from hyle_agent.cq_reader import CROWD, CrowdReader
+from hyle_agent.cq_reader import AWAY_S, SecondReader
 from hyle_agent.engine import Fast, Method, Service
 from hyle_agent.errors import ForbiddenError, NotReadyError
 from hyle_agent.listening import cannot_listen, credentials, server_options, target
@@ -35,6 +35,7 @@ _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _SHUTDOWN = cygrpc.CompletionType.queue_shutdown
 _ABANDON_S = 2.0
 _AWAKE_S = 50e-6
+_COMPANY = 2
 
 
 class CqEngine:
@@ -69,7 +70,7 @@ class CqEngine:
         self._thread = threading.Thread(target=self._main, name="serving", daemon=True)
         self._queue: Any = None
         self._server: Any = None
-        self._reader: CrowdReader | None = None
+        self._reader: SecondReader | None = None
 
     async def start(self) -> int:
         """Listen and serve; contract: `Engine.start`."""
@@ -89,7 +90,7 @@ class CqEngine:
         self._queue = cygrpc.CompletionQueue()
         self._server = cygrpc.Server(tuple(server_options(self._limit)), False)
         self._server.register_completion_queue(self._queue)
-        self._reader = CrowdReader(self._server) if polled_here() else None
+        self._reader = SecondReader(self._server) if polled_here() else None
         port = self._listen()
         self._server.start()
         for _ in range(_AHEAD):
@@ -160,8 +161,7 @@ class CqEngine:
         return False
 
     def _flush(self) -> None:
-        if self._reader is not None and len(self._fresh) >= CROWD:
-            self._reader.crowd()
+        began = time.perf_counter()
         for fast in self._fast:
             try:
                 fast.flush()
@@ -170,6 +170,8 @@ class CqEngine:
         for call in self._fresh:
             if not call.over:
                 call.watch()
+        if self._reader is not None and len(self._fresh) >= _COMPANY and time.perf_counter() - began > AWAY_S:
+            self._reader.help()
         self._fresh.clear()
 
     def _called(self, event: Any) -> None:

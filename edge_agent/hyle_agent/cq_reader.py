@@ -1,4 +1,4 @@
-"""A second reader for crowds: it takes requests off the sockets while the serving thread computes and answers."""
+"""A second reader: it takes requests off the sockets while the serving thread is away, computing and answering."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from grpc._cython import cygrpc
 
-__all__ = ["CROWD", "CrowdReader"]
+__all__ = ["AWAY_S", "SecondReader"]
 
-# With fewer requests in one batch, handing what was read from thread to thread costs more than it wins.
-CROWD = 8
+# When the serving thread comes back sooner, handing on what was read costs more than reading beside it wins.
+AWAY_S = 150e-6
 _STAY_S = 0.05
 _TURN_S = 0.02
 _SHUTDOWN = cygrpc.CompletionType.queue_shutdown
 _END_S = 2.0
 
 
-class CrowdReader:
-    """A thread that waits at a queue of its own, on which nothing ever completes, as long as there is a crowd.
+class SecondReader:
+    """A thread that waits at a queue of its own, on which nothing ever completes, for a moment after each `help`.
 
     Only of use where whoever waits at a queue reads the sockets (`polling`): reading, decryption and parsing of frames
     are then done beside the serving thread, which holds Python's lock.
@@ -37,10 +37,10 @@ class CrowdReader:
         self._thread = threading.Thread(target=self._main, name="reading", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; it sleeps until there is a crowd."""
+        """Start the thread; it sleeps until it is asked to help."""
         self._thread.start()
 
-    def crowd(self) -> None:
+    def help(self) -> None:
         """Read for a moment."""
         self._until = time.monotonic() + _STAY_S
         if not self._reads:

@@ -27,6 +27,8 @@ from hyle_substrates.twin import connect
 ROWS, COLS = 4, 3
 LARGEST = 1e30
 ENGINE = ["auto"]
+# Suites of whatever speaks gRPC: they run on both engines.
+ON_BOTH = ("batching", "serving", "malformed_requests", "control", "lifecycle", "tls")
 TWIN = {"profile": "pcm-hermes", "seed": "0"}
 
 connect_twin = connect

@@ -10,14 +10,10 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from agent_fakes import ENGINE, Operator, Running, config_for, running
+from agent_fakes import ENGINE, ON_BOTH, Operator, Running, config_for, running
 
 settings.register_profile("agent", deadline=None)  # a shared machine may be slow; no test is timed
 settings.load_profile("agent")
-
-
-# Whatever speaks gRPC runs on both engines.
-ON_BOTH = {"batching", "serving", "malformed_requests", "control", "lifecycle", "tls"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ON_BOTH
+from agent_fakes import ON_BOTH
 
 OFF = "-event_engine_listener"
 SECONDS = 300
@@ -42,13 +42,13 @@ def test_it_is_too_late_once_grpc_was_imported() -> None:
 
 
 @pytest.mark.parametrize(("experiments", "answer"), [("", "1 []"), ("event_engine_listener", "0 []")])
-def test_a_crowd_wakes_the_second_reader_which_ends_with_its_server(experiments: str, answer: str) -> None:
-    """One request is a crowd here."""
+def test_a_long_flush_wakes_the_second_reader_which_ends_with_its_server(experiments: str, answer: str) -> None:
+    """Any time is long here, and one request is enough."""
     code = (
         "from hyle_agent.polling import poll_here; poll_here();"
         "import threading; from hyle_agent import cq_engine, cq_self_test;"
-        "cq_engine.CROWD = 1; seen = []; reader = cq_engine.CrowdReader; crowd = reader.crowd;"
-        "reader.crowd = lambda self: (seen.append(self), crowd(self))[1]; cq_self_test.answers();"
+        "cq_engine.AWAY_S, cq_engine._COMPANY = 0.0, 1; seen = []; reader = cq_engine.SecondReader; help = reader.help;"
+        "reader.help = lambda self: (seen.append(self), help(self))[1]; cq_self_test.answers();"
         "print(len(seen), [one.name for one in threading.enumerate() if one.name in ('serving', 'reading')])"
     )
     assert said(code, experiments) == answer
@@ -57,7 +57,7 @@ def test_a_crowd_wakes_the_second_reader_which_ends_with_its_server(experiments:
 def test_what_speaks_grpc_passes_when_sockets_are_read_here() -> None:
     """The suites that run on both engines, once more on the completion queue, in a process that reads itself."""
     here = Path(__file__).parent
-    files = [str(here / f"test_agent_{name}.py") for name in sorted(ON_BOTH)]
+    files = [str(here / f"test_agent_{name}.py") for name in ON_BOTH]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-cov"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
     environment["GRPC_EXPERIMENTS"] = OFF
