@@ -84,10 +84,10 @@ def _read(total: ir.Value, table: ir.Value, prefix: str, *, whole: bool) -> list
     size = add("Reshape", add("Size", total), constant(np.array([1], dtype=np.int64)))
     padded = size if whole else add("Add", size, constant(np.array([RUN - 1], dtype=np.int64)))
     blank = add("ConstantOfShape", add("Div", padded, constant(np.array([RUN], dtype=np.int64))))
-    place = add("RandomUniformLike", blank, low=0.0, high=float(RUNS), dtype=ir.DataType.FLOAT)
-    # A uniform float32 may round up to the bound itself.
-    run = add("Min", add("Cast", place, to=ir.DataType.INT64), constant(np.array(RUNS - 1, dtype=np.int64)))
-    read = add("Gather", table, run, axis=0)
+    # A uniform float32 may round up to the bound itself, so that the bound is the last number below the table's end.
+    below = float(np.nextafter(np.float32(RUNS), np.float32(0)))
+    place = add("RandomUniformLike", blank, low=0.0, high=below, dtype=ir.DataType.FLOAT)
+    read = add("Gather", table, add("Cast", place, to=ir.DataType.INT64), axis=0)
     if not whole:
         flat = add("Reshape", read, constant(np.array([-1], dtype=np.int64)))
         read = add("Slice", flat, constant(np.array([0], dtype=np.int64)), size)

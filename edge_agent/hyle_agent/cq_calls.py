@@ -19,15 +19,18 @@ __all__ = ["CoroutineCall", "FastCall", "reject"]
 
 _NO_FLAGS = 0
 _NEVER_S = 1e8
-_ANSWERED = (None, cygrpc.StatusCode.ok, b"", _NO_FLAGS)
 _ENDING = threading.Lock()
+# Operations that are the same in every answer are one object for all calls: they hold neither metadata nor details, so
+# that a batch under way keeps nothing of its own in them; what a close says of the caller is not read after an answer.
+_GREETING = cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)
+_ANSWERED = cygrpc.SendStatusFromServerOperation(None, cygrpc.StatusCode.ok, b"", _NO_FLAGS)
+_CLOSE = cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
 
 
 def reject(call: Any, code: int, message: str) -> None:
     """End a call that nothing serves."""
     status = cygrpc.SendStatusFromServerOperation(None, code, message.encode(), _NO_FLAGS)
-    close = cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
-    call.start_server_batch((cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS), close, status), _ignore)
+    call.start_server_batch((_GREETING, _CLOSE, status), _ignore)
 
 
 class FastCall:
@@ -64,14 +67,12 @@ class FastCall:
                 return
             self.over = True
         self._begun = None
-        operations = [cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)]
-        if data is not None:
-            operations.append(cygrpc.SendMessageOperation(data, _NO_FLAGS))
-            operations.append(cygrpc.SendStatusFromServerOperation(*_ANSWERED))
+        if data is None:
+            operations = [_GREETING, _refusal(error)]
         else:
-            operations.append(_refusal(error))
+            operations = [_GREETING, cygrpc.SendMessageOperation(data, _NO_FLAGS), _ANSWERED]
         if not self._watching:
-            operations.append(cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS))
+            operations.append(_CLOSE)
         self._call.start_server_batch(operations, self._ended)
 
     def watch(self) -> None:
@@ -146,7 +147,7 @@ class CoroutineCall:
     async def _serve(self) -> None:
         try:
             await self._handle()
-            await self._batch(*self._greeting(), cygrpc.SendStatusFromServerOperation(*_ANSWERED))
+            await self._batch(*self._greeting(), _ANSWERED)
         except asyncio.CancelledError:
             return
         except Exception as error:
@@ -187,7 +188,7 @@ class CoroutineCall:
         if self._greeted:
             return []
         self._greeted = True
-        return [cygrpc.SendInitialMetadataOperation(None, _NO_FLAGS)]
+        return [_GREETING]
 
     async def _batch(self, *operations: Any) -> Any:
         future: asyncio.Future[Any] = self._loop.create_future()
