@@ -69,7 +69,7 @@ def test_a_graph_reads_the_noise_that_its_driver_draws(tmp_path: Path, case: str
     assert np.abs(shift).max() < 6.0
     centred = (read - read.mean(axis=0)) / read.std(axis=0)
     neighbours = float(np.mean(centred[1:] * centred[:-1]))
-    # Runs of 64 are repeated whole, so that the products of one run count as one at worst.
+    # Runs of 128 are repeated whole, so that the products of one run count as one at worst.
     assert abs(neighbours) < 5.0 / math.sqrt(READS)
 
 
