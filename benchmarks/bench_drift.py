@@ -60,7 +60,7 @@ class Year:
 
 
 def compiled(target: str, model: Path, folder: Path) -> Path:
-    """Compile a model as by default; `NAME/MODE` takes another compensation than the profile's."""
+    """Compile a model; `NAME/MODE` takes another compensation than the profile's."""
     name, _, mode = target.partition("/")
     out = folder / f"{name}-{mode}.hyle"
     hyle.compile(
@@ -70,6 +70,7 @@ def compiled(target: str, model: Path, folder: Path) -> Path:
         output=out,
         name="digits",
         version="1",
+        instances=2,
         **({"compensation": mode} if mode else {}),
     )
     return out

@@ -41,6 +41,8 @@ SMALLEST_PORTION = 8
 # Less side by side wins nothing: each operator of a graph costs about a microsecond however little it does, and handing
 # a share to another thread some fifty; four million multiply-accumulates take some 200 microseconds with their noise.
 SMALLEST_SHARE, SHARE_MACS = 4, 2**22
+# Models of which more samples than this are one share need so little memory for a run that none is kept.
+LARGEST_SHARE = 32
 SIGNAL_PROBES = 64
 SLICE = 32
 
@@ -140,8 +142,9 @@ class Body:
         self.corrections = fresh
         if self._fused:
             threads = 1 if self._portion and self._crew.size > 1 else self._threads
+            keep = bool(self._portion) and self._share <= LARGEST_SHARE
             self._whole = sessions.start(
-                self._folder / "twin.onnx", threads=threads, replace=self._instance(), keep_memory=bool(self._portion)
+                self._folder / "twin.onnx", threads=threads, replace=self._instance(), keep_memory=keep
             )
         elif self._steps is None:
             self._steps = Steps(self._folder, self.manifest.steps, self.run_layer, self._threads)
