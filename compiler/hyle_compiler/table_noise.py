@@ -20,7 +20,7 @@ from hyle_substrates.deviates import RUN, RUNS
 
 __all__ = ["read_noise_from_table"]
 
-SHAPE_OF_PART = 15  # the opset from which Shape can tell one axis alone
+_SHAPE_OF_PART = 15  # the opset from which Shape can tell one axis alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _reads(model: ir.Model, call: ir.Node, layer: Layer) -> _Reads | None:
     sizes = [size for size in shape[1:] if isinstance(size, int)]
     if call.graph is not model.graph or len(sizes) + 1 != len(shape) or not sizes or len(copies) != 1:
         return None
-    if model.opset_imports[""] < SHAPE_OF_PART:
+    if model.opset_imports[""] < _SHAPE_OF_PART:
         return None
     samples = shape[0] if isinstance(shape[0], int) else shape[0].value
     batches = [x for x in model.graph.inputs if x.shape and x.shape.rank() and x.shape[0] == samples]

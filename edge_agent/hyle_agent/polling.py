@@ -22,16 +22,15 @@ def poll_here() -> None:
     Only before grpc is imported, which reads the variable then and never again; afterwards, and where an operator set
     the flag, everything stays as it is.
     """
-    flags = [flag for flag in os.environ.get(_VARIABLE, "").split(",") if flag]
+    flags = _flags()
     if not {_FLAG, _OFF} & set(flags) and "grpc._cython.cygrpc" not in sys.modules:
         os.environ[_VARIABLE] = ",".join([*flags, _OFF])
-        _decided.append(True)
 
 
 def polled_here() -> bool:
     """Whether whoever waits at a completion queue reads its sockets."""
-    return bool(_decided) or _OFF in _AT_IMPORT.split(",")
+    return _OFF in _flags()
 
 
-_decided: list[bool] = []
-_AT_IMPORT = os.environ.get(_VARIABLE, "")
+def _flags() -> list[str]:
+    return [flag for flag in os.environ.get(_VARIABLE, "").split(",") if flag]

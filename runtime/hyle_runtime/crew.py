@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ def cores() -> int:
 
 
 class Crew:
-    """The caller and threads beside it, which are started once there is work for them.
+    """The caller and threads beside it, which are started once there is work for them; for any thread to call.
 
     Args:
         size: How many work at once, the caller among them; 0 for one a core.
@@ -29,6 +30,7 @@ class Crew:
     def __init__(self, size: int) -> None:
         self.size = size or cores()
         self._others: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Return `work` of each item, in order; any of them may be done first.
@@ -39,8 +41,6 @@ class Crew:
         others = min(self.size, len(items)) - 1
         if others < 1:
             return [work(item) for item in items]
-        if self._others is None:
-            self._others = ThreadPoolExecutor(self.size - 1, thread_name_prefix="portion")
         left = deque(enumerate(items))
         results: list[Result | None] = [None] * len(items)
 
@@ -56,7 +56,10 @@ class Crew:
                     left.clear()
                     raise
 
-        helpers: list[Future[None]] = [self._others.submit(take) for _ in range(others)]
+        with self._lock:  # whoever closes meanwhile waits, and ends the threads once they have done
+            if self._others is None:
+                self._others = ThreadPoolExecutor(self.size - 1, thread_name_prefix="portion")
+            helpers: list[Future[None]] = [self._others.submit(take) for _ in range(others)]
         try:
             take()
         finally:
@@ -68,6 +71,7 @@ class Crew:
 
     def close(self) -> None:
         """Let the threads end; a later `map` starts new ones."""
-        if self._others is not None:
-            self._others.shutdown(wait=False)
-        self._others = None
+        with self._lock:
+            if self._others is not None:
+                self._others.shutdown(wait=False)
+            self._others = None

@@ -47,6 +47,25 @@ def test_a_failure_ends_what_was_not_begun_and_is_raised() -> None:
     crew.close()
 
 
+def test_a_crew_that_is_closed_while_others_work_leaves_none_without_an_answer() -> None:
+    crew, wrong = Crew(2), []
+
+    def ask() -> None:
+        for _ in range(200):
+            if crew.map(lambda item: item, range(4)) != [0, 1, 2, 3]:
+                wrong.append(1)
+        done.append(1)
+
+    done: list[int] = []
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        crew.close()
+    crew.close()
+    assert (wrong, len(done)) == ([], 2)
+
+
 def test_one_alone_starts_no_thread_and_zero_is_one_a_core() -> None:
     before = threading.active_count()
     assert Crew(1).map(lambda item: item, range(9)) == list(range(9))
