@@ -47,10 +47,11 @@ class Answers:
         samples: Samples of the batch; 0 for that of one request, whose outputs need not have samples first.
     """
 
-    __slots__ = ("_contents", "_for", "_head", "_heads", "_loaded", "_outputs", "_samples")
+    __slots__ = ("_contents", "_encoded", "_for", "_head", "_heads", "_loaded", "_outputs", "_samples")
 
     def __init__(self, loaded: Loaded, heads: AnswerHeads, outputs: Mapping[str, Array], samples: int = 0) -> None:
         self._loaded, self._heads, self._outputs, self._samples = loaded, heads, outputs, samples
+        self._encoded: dict[str, bytes] = {}
         self._for: tuple[tuple[TensorInfo, ...], int] = ((), -1)
         self._head = b""
         self._contents: list[tuple[bytes, bytes, int]] | None = []
@@ -67,7 +68,7 @@ class Answers:
         Raises:
             InternalAnswerError: The program did not return what its manifest promises.
         """
-        if self._for[0] is not wanted or self._for[1] != samples:
+        if self._for != (wanted, samples):
             self._prepare(wanted, samples)
         if self._contents is None:
             own = {info.name: self._outputs[info.name][start : start + samples] for info in wanted}
@@ -90,7 +91,10 @@ class Answers:
                 got = "nothing" if values is None else f"the shape {list(values.shape)}"
                 message = f"The program returned {got} for {info.name!r}."
                 raise InternalAnswerError(message, remedy="Compile the bundle again.")
-            content, each, shape = encode(values, info.datatype), 0, values.shape
+            content = self._encoded.get(info.name)
+            if content is None:
+                content = self._encoded[info.name] = encode(values, info.datatype)
+            each, shape = 0, values.shape
             if self._samples:
                 cut = cut and info.datatype != BYTES
                 each, shape = len(content) // self._samples, (samples, *values.shape[1:])

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from agent_fakes import COLS, connect_twin, manifest_of
+from hyle_agent import answers as answers_module
 from hyle_agent import errors
 from hyle_agent.datatypes import DATATYPES
 from hyle_agent.inference import Job, answers_of, respond
@@ -166,6 +167,21 @@ def test_a_batchs_answers_are_each_requests_own_samples(datatype: str) -> None:
         ]
         assert list(got.raw_output_contents) == [encode(own[info.name], info.datatype) for info in job.wanted]
         start += job.samples
+
+
+def test_a_batchs_contents_are_written_once_whatever_its_requests_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request has a tuple of its own, as those that name their outputs do, and another size than the last."""
+    infos = (TensorInfo("y", "FP32", (-1, 2)), TensorInfo("z", "FP32", (-1,)))
+    manifest = msgspec.structs.replace(manifest_of("m", 1), outputs=infos)
+    loaded, model = Loaded("d", manifest, None, Span(0, 0), "twin"), Model("m", ModelState())
+    sizes, names = (1, 2, 1, 2), []
+    jobs = [Job(pb.ModelInferRequest(), model, loaded, {}, tuple(infos[:n]), n, None) for n in sizes]
+    outputs = {"y": np.zeros((6, 2), np.float32), "z": np.zeros(6, np.float32)}
+    monkeypatch.setattr(answers_module, "encode", lambda values, name: (names.append(name), encode(values, name))[1])
+    answers = answers_of(jobs, outputs, 6)
+    for job in jobs:
+        respond(job, answers)
+    assert names == ["FP32", "FP32"]
 
 
 def test_a_program_that_answers_for_another_number_of_samples_is_our_fault() -> None:
