@@ -9,7 +9,7 @@ import numpy as np
 import plate_digits
 import pytest
 from hyle_agent.drivers.audio import connect
-from hyle_agent.drivers.sound import Sound, find_marker, marker
+from hyle_agent.drivers.sound import Sound, _Recording, find_marker, marker
 from hyle_compiler.fitting.fit import FitOptions, fit_device
 from hyle_errors import CallerError
 from hyle_substrates import conformance, conformance_black_box
@@ -52,7 +52,16 @@ def test_the_plate_repeats_itself_and_is_not_linear(plate: Plate) -> None:
     assert np.linalg.norm(second - first) <= 1e-5 * signal
     assert np.linalg.norm(half - first) > 1e-3 * signal
     assert health["connected"] == 1.0
-    assert 0.0 < health["latency_s"] < 10.0
+    assert 0.0 <= health["latency_s"] < 10.0
+
+
+def test_a_sound_server_that_renders_ahead_has_no_latency_and_a_slow_one_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for arrives_s, latency_s in ((0.9, 0.0), (1.25, 0.25)):
+        recording = _Recording()
+        monkeypatch.setattr("hyle_agent.drivers.sound.time.monotonic", lambda at=arrives_s: 7.0 + at)
+        recording.started_s = 7.0
+        recording.take(np.zeros((1000, 1)), 1000, None, 0)
+        assert recording.latency_s(1000, played=1000, rate=1000) == pytest.approx(latency_s)
 
 
 @needs_plate

@@ -53,9 +53,12 @@ class _Recording:
         return np.concatenate([np.zeros(0), *self._blocks])
 
     def latency_s(self, heard: int, played: int, rate: int) -> float:
-        """Time from giving a frame to the card until its block came back, as exact as a block is long."""
+        """How much later than it was due a frame's block came back, in seconds, as exact as a block is long.
+
+        A sound server that renders ahead hands a frame back before it is due; that is no latency.
+        """
         arrived = next(time_s for count, time_s in self._arrivals if count >= heard)
-        return arrived - self.started_s - played / rate
+        return max(0.0, arrived - self.started_s - played / rate)
 
 
 class Sound:
