@@ -8,7 +8,6 @@ from hyle_bundle.manifest import TensorInfo
 from hyle_protos.inference import inference_pb2 as pb
 
 from hyle_agent.datatypes import BYTES
-from hyle_agent.model_statistics import Histogram
 from hyle_agent.models import Loaded, Model
 from hyle_agent.version import agent_version
 
@@ -52,18 +51,23 @@ def statistics(model: Model) -> pb.ModelStatistics:
     """Return counts and times since the start."""
     record = model.state.slots.get(model.state.active)
     stats = model.statistics
+    answered = stats.latency.count
     return pb.ModelStatistics(
         name=model.name,
         version=record.version if record else "",
         last_inference=int(stats.last_request_s * 1e3),
         inference_count=stats.samples,
-        execution_count=stats.latency.count,
+        execution_count=stats.executions,
         inference_stats=pb.InferStatistics(
-            success=_duration(stats.latency),
-            fail=pb.StatisticDuration(count=stats.errors, ns=int(stats.failed_s * 1e9)),
-            queue=_duration(stats.waited),
-            compute_infer=_duration(stats.computed),
+            success=_duration(answered, stats.latency.total_s),
+            fail=_duration(stats.errors, stats.failed_s),
+            queue=_duration(answered, stats.waited_s),
+            compute_infer=_duration(answered, stats.computed_s),
         ),
+        batch_stats=[
+            pb.InferBatchStatistics(batch_size=samples, compute_infer=_duration(count, seconds))
+            for samples, count, seconds in stats.sizes()
+        ],
     )
 
 
@@ -85,5 +89,5 @@ def _data_type(info: TensorInfo) -> pb.DataType:
     return cast(pb.DataType, pb.DataType.Value(f"TYPE_{name}"))
 
 
-def _duration(histogram: Histogram) -> pb.StatisticDuration:
-    return pb.StatisticDuration(count=histogram.count, ns=int(histogram.total_s * 1e9))
+def _duration(count: int, seconds: float) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=count, ns=int(seconds * 1e9))

@@ -6,13 +6,15 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
-__all__ = ["Histogram", "ModelStatistics"]
+__all__ = ["Executions", "Histogram", "ModelStatistics"]
 
 _FLOOR_S = 1e-6
 _PER_OCTAVE = 8
 _BUCKETS = 27 * _PER_OCTAVE
+_SIZES = 256
 
 
 class Histogram:
@@ -26,14 +28,14 @@ class Histogram:
         self.count = 0
         self.total_s = 0.0
 
-    def add(self, seconds: Sequence[float], times: int = 1) -> None:
-        """Count latencies, in seconds, each `times` times; what lies outside the range counts at its end."""
+    def add(self, seconds: Sequence[float]) -> None:
+        """Count latencies, in seconds; what lies outside the range counts at its end."""
         counts = self._counts
         for one in seconds:
             bucket = int(_PER_OCTAVE * math.log2(one / _FLOOR_S)) if one > _FLOOR_S else 0
-            counts[bucket if bucket < _BUCKETS else _BUCKETS - 1] += times
-        self.count += len(seconds) * times
-        self.total_s += sum(seconds) * times
+            counts[bucket if bucket < _BUCKETS else _BUCKETS - 1] += 1
+        self.count += len(seconds)
+        self.total_s += sum(seconds)
 
     def quantile(self, fraction: float) -> float:
         """Return the latency in seconds that `fraction` of all did not exceed, NaN before the first."""
@@ -45,13 +47,29 @@ class Histogram:
         return float(_FLOOR_S * 2 ** ((bucket + 0.5) / _PER_OCTAVE))
 
 
+@dataclass(slots=True)
+class Executions:
+    """Executions of batches of one size, and the time they took together."""
+
+    count: int = 0
+    total_s: float = 0.0
+
+
 class ModelStatistics:
-    """One model's aggregates; any thread may call any method."""
+    """One model's aggregates; any thread may call any method.
+
+    Attributes:
+        waited_s: Time that all answered requests together waited for the device.
+        computed_s: Time that all answered requests together were on it; each counts the whole of its batch's.
+        executions: Batches that were run.
+        batches: The same by the samples in a batch; of the first 256 sizes.
+    """
 
     def __init__(self) -> None:
         self.latency = Histogram()
-        self.waited = Histogram()
-        self.computed = Histogram()
+        self.waited_s = self.computed_s = 0.0
+        self.executions = 0
+        self.batches: dict[int, Executions] = {}
         self.requests = 0
         self.errors = 0
         self.broken = 0
@@ -77,15 +95,28 @@ class ModelStatistics:
             samples: Samples in the batch.
             energy_j: Their estimated energy, joules.
         """
+        requests, took_s = len(arrived), ended - began
         with self._lock:
-            self.requests += len(arrived)
-            self.waiting -= len(arrived)
+            self.requests += requests
+            self.waiting -= requests
             self.last_request_s = time.time()
             self.latency.add([ended - one for one in arrived])
-            self.waited.add([began - one for one in arrived])
-            self.computed.add([(ended - began) / len(arrived)], len(arrived))
+            self.waited_s += requests * began - sum(arrived)
+            self.computed_s += requests * took_s
             self.samples += samples
             self.energy_j += energy_j
+            self.executions += 1
+            alike = self.batches.get(samples)
+            if alike is None and len(self.batches) < _SIZES:
+                alike = self.batches[samples] = Executions()
+            if alike is not None:
+                alike.count += 1
+                alike.total_s += took_s
+
+    def sizes(self) -> list[tuple[int, int, float]]:
+        """Return batch sizes in samples, how many batches had each, and the seconds they took together."""
+        with self._lock:
+            return [(samples, alike.count, alike.total_s) for samples, alike in sorted(self.batches.items())]
 
     def failed(self, latency_s: float, *, waited: bool = False, broken: bool = False) -> None:
         """Count one request that got no answer.

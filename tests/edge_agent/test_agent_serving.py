@@ -105,7 +105,10 @@ def test_statistics_count_answers_and_failures(
     stats = client.get_inference_statistics("small").model_stats[0]
     assert (stats.inference_count, stats.execution_count) == (5, 1)
     assert (stats.inference_stats.success.count, stats.inference_stats.fail.count) == (1, 1)
-    assert stats.inference_stats.success.ns > stats.inference_stats.compute_infer.ns > 0
+    times = stats.inference_stats
+    assert times.success.ns >= times.compute_infer.ns + times.queue.ns - 1 > times.queue.ns > 0
+    assert [(batch.batch_size, batch.compute_infer.count) for batch in stats.batch_stats] == [(5, 1)]
+    assert stats.batch_stats[0].compute_infer.ns == times.compute_infer.ns
     model = agent.agent.snapshot().models[0]
     assert (model.requests, model.errors, model.queue_depth) == (2, 1, 0)
     assert 0 < model.p50_s <= model.p99_s
