@@ -9,20 +9,36 @@ from hyle_compiler.exactness import IDEAL_TOLERANCE
 
 __all__ = ["self_test_bound"]
 
+FEWEST = 4
+FACTOR = 3.0
+
 
 def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float, str]:
     """Six standard deviations above the mean residual of the verified instances, at the worst age.
 
-    With a fitted twin it is three times the mean: its error is no noise but may be one and the same for all golden
-    vectors, and is then, in the worst case, as rare beyond that as a normal deviate beyond three.
+    The spread from instance to instance is a share of the mean that hardly depends on the age, so that it is taken from
+    all ages together: of six instances at three ages 15 differences, not five. With fewer than four instances it is not
+    known well enough, and with a fitted twin the error is no noise but may be one and the same for all golden vectors,
+    and is then, in the worst case, as rare beyond three times the mean as a normal deviate beyond three: there the bound
+    is three times the mean.
+
+    Returns:
+        The bound and what it is derived from.
     """
+    residuals = np.array([age.residuals for age in evaluation.ages], dtype=np.float64)
+    ages, instances = residuals.shape
+    means = residuals.mean(axis=1)
     if fitted:
-        bound = max(3.0 * float(np.mean(age.residuals)) for age in evaluation.ages)
-        return float(f"{max(bound, IDEAL_TOLERANCE):.6g}"), "three times the twin's residual with its held-out error"
-    bounds = []
-    for age in evaluation.ages:
-        spread = float(np.std(age.residuals, ddof=1)) if len(age.residuals) > 1 else 0.0
-        bounds.append(float(np.mean(age.residuals)) + 6.0 * spread)
-    bound = max([*bounds, IDEAL_TOLERANCE])
-    text = f"largest over ages of mean + 6 standard deviations of {len(evaluation.ages[0].residuals)} twin instances"
+        factor, text = FACTOR, "three times the twin's residual with its held-out error"
+    elif instances < FEWEST:
+        factor, text = FACTOR, f"three times the mean of {instances} twin instances, too few to tell their spread"
+    else:
+        known = means > 0.0
+        shares = residuals[known] / means[known, None] - 1.0
+        spread = float(np.sqrt(np.sum(shares**2) / max(1, len(shares) * (instances - 1))))
+        factor = 1.0 + 6.0 * spread
+        text = (
+            f"largest over ages of mean + 6 standard deviations of {instances} twin instances at {ages} ages together"
+        )
+    bound = max(factor * float(means.max()), IDEAL_TOLERANCE)
     return float(f"{bound:.6g}"), text

@@ -14,7 +14,7 @@ from hyle_errors import InternalError
 from hyle_substrates import io
 from hyle_substrates.deviates import deviates
 from hyle_substrates.driver import Driver, SimulatedMatter
-from hyle_substrates.host import Compensation, HostLayer, compensate, probe, probe_in_steps, unit_codes, unit_probe
+from hyle_substrates.host import Compensation, HostLayer, compensate, probe, probe_in_steps, unit_codes
 
 from hyle_runtime import sessions
 from hyle_runtime.boxes import attached_boxes
@@ -25,6 +25,7 @@ from hyle_runtime.placement import (
     NamedTensors,
     Tensors,
     corrections,
+    exact_units,
     host_layer,
     instance_weights,
     layers_by_name,
@@ -103,7 +104,6 @@ class Body:
         self._noiseless = noiseless
         self._layers = layers_by_name(manifest.layers)
         self._hosts: dict[str, HostLayer] = {}
-        self._before: dict[str, list[Array]] = {}
         self._boxes = attached_boxes(manifest, programming, driver)
         self._fused = (fused or bool(manifest.boxes)) and isinstance(driver, SimulatedMatter) and self._boxes is None
         self._witness = Witness(driver) if diagnose and not self._fused else None
@@ -116,12 +116,10 @@ class Body:
         self.corrections: dict[str, Compensation] = {}
 
     def program(self, *, correct: bool = True) -> None:
-        """Write every layer to its tiles, take the reference measurement, and correct, unless that is done later."""
+        """Write every layer to its tiles, and correct, unless that is done later."""
         for layer in self.manifest.layers:
             program_layer(self._driver, layer, self._tensors, self._tiles)
-            host = self._hosts[layer.name] = host_layer(layer, self._tensors, self._tiles)
-            if self.manifest.compensation in ("global", "column"):
-                self._before[layer.name] = unit_probe(self._driver, host.blocks, self._profile.dac.levels)
+            self._hosts[layer.name] = host_layer(layer, self._tensors, self._tiles)
         if correct:
             self.recalibrate()
 
@@ -258,7 +256,7 @@ class Body:
         if mode in ("global", "column"):
             units = unit_codes(host.blocks, self._profile.dac.levels)
             now = yield from probe_in_steps(self._driver, host.blocks, units, vectors)
-            return compensate(mode, host, before=self._before[layer.name], now=now)
+            return compensate(mode, host, exact=exact_units(self._profile, layer, self._tensors, host), now=now)
         codes = self._codes(layer)
         parts = [codes[:, block.start : block.stop] for block in host.blocks]
         answers = yield from probe_in_steps(self._driver, host.blocks, parts, vectors)

@@ -9,13 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from hyle_bundle.manifest import Layer
 from hyle_substrates.driver import Driver, ProgramReport
-from hyle_substrates.host import BlockTiles, Compensation, Geometry, HostLayer
+from hyle_substrates.host import BlockTiles, Compensation, Geometry, HostLayer, unit_answers
+from hyle_substrates.profile import Profile
 
 __all__ = [
     "DEVIATES",
     "NamedTensors",
     "Tensors",
     "block_matrix",
+    "exact_units",
     "host_layer",
     "instance_name",
     "instance_weights",
@@ -108,6 +110,21 @@ def host_layer(layer: Layer, tensors: Tensors, tiles: Mapping[int, int]) -> Host
         tensors.array(layer.offset),
         None if conv is None else Geometry(conv.kernel, conv.strides, conv.pads, conv.dilations),
     )
+
+
+def exact_units(profile: Profile, layer: Layer, tensors: Tensors, host: HostLayer) -> list[Array]:
+    """Return what perfect matter answers to unit probes, ADC codes, rows by columns, one array a block.
+
+    Args:
+        profile: The device's.
+        layer: The layer, from the manifest.
+        tensors: The bundle's `programming.safetensors`.
+        host: The host's half of the layer.
+    """
+    return [
+        unit_answers(profile, tiles, block_matrix(layer, i, tensors.array(block.levels)))
+        for i, (block, tiles) in enumerate(zip(layer.blocks, host.blocks, strict=True))
+    ]
 
 
 def program_layer(driver: Driver, layer: Layer, tensors: Tensors, tiles: Mapping[int, int]) -> list[ProgramReport]:

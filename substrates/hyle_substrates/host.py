@@ -28,6 +28,7 @@ __all__ = [
     "probe",
     "probe_in_steps",
     "sample_scale",
+    "unit_answers",
     "unit_codes",
     "unit_probe",
 ]
@@ -248,11 +249,24 @@ def unit_probe(driver: Driver, blocks: Sequence[BlockTiles], levels: int) -> lis
     return [b.read(driver, codes) for b, codes in zip(blocks, unit_codes(blocks, levels), strict=True)]
 
 
+def unit_answers(profile: Profile, block: BlockTiles, levels: Array) -> Float32s:
+    """Return what perfect matter answers to the block's `unit_codes`: signed ADC codes, rows by columns, not rounded.
+
+    Args:
+        profile: The device's.
+        block: The block.
+        levels: Its targets, rows by columns without copies.
+    """
+    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing
+    exact: Float32s = levels.astype(np.float32) * np.float32(unit * block.row_copies * (profile.dac.levels or 1))
+    return np.clip(exact, -profile.adc.levels, profile.adc.levels) if profile.adc.levels else exact
+
+
 def compensate(
     mode: Mode,
     layer: HostLayer,
     *,
-    before: Sequence[Float32s] = (),
+    exact: Sequence[Float32s] = (),
     now: Sequence[Float32s] = (),
     scales: Float32s | None = None,
     wanted: Float32s | None = None,
@@ -260,18 +274,20 @@ def compensate(
     """Work out the correction of one layer from measurements of the very device.
 
     Args:
-        mode: `none`; `global`: one gain a block from the mean magnitude of unit probes; `column`: the same a column;
-            `affine`: gains a block and column and an offset a column, least squares against `wanted`.
+        mode: `none`; `global`: one gain a block from unit probes; `column`: the same a column; `affine`: gains a block
+            and column and an offset a column, least squares against `wanted`.
         layer: The layer with its nominal gain and offset.
-        before: Unit probes right after programming, one array a block (global, column).
-        now: The same measurement now (global, column), or the answers to calibration vectors (affine).
+        exact: What `unit_answers` says of each block (global, column).
+        now: The blocks' answers to unit probes now (global, column), or to calibration vectors (affine).
         scales: Full scale of each calibration vector (affine).
         wanted: Answers of the exact layer without bias, vectors by columns (affine).
 
     Returns:
         The corrected gain and offset.
 
-    Source: global drift compensation: Joshi et al. 2020, Nat. Commun. 11, 2473.
+    Source: global drift compensation: Joshi et al. 2020, Nat. Commun. 11, 2473, who divide mean magnitudes right after
+    programming by those now; here the answers are projected on the exact ones, which noise does not bias and for which
+    nothing must have been measured in time.
     """
     if mode == "none":
         return Compensation(layer.gain, layer.offset)
@@ -279,14 +295,15 @@ def compensate(
         if scales is None or wanted is None:
             raise ValueError("affine compensation needs the vectors' scales and the wanted answers")
         return _affine(layer, now, scales, wanted)
-    axis = None if mode == "global" else 0
-    ratios = [_ratio(np.abs(a).mean(axis=axis), np.abs(b).mean(axis=axis)) for a, b in zip(before, now, strict=True)]
+    ratios = [_ratio(wanted, said, None if mode == "global" else 0) for wanted, said in zip(exact, now, strict=True)]
     gain = np.stack([g * np.float32(1) * r for g, r in zip(layer.gain, ratios, strict=True)]).astype(np.float32)
     return Compensation(gain, layer.offset)
 
 
-def _ratio(before: Array, now: Array) -> Array:
-    return np.where(now > 0.0, before / np.where(now > 0.0, now, 1.0), 1.0)
+def _ratio(exact: Float32s, now: Float32s, axis: int | None) -> Array:
+    """By what `now` must be multiplied to be `exact` along it; 1 where it says nothing of it."""
+    power, along = (np.sum(exact * other, axis=axis, dtype=np.float64) for other in (exact, now))
+    return np.where(along > 0.0, power / np.where(along > 0.0, along, 1.0), 1.0)
 
 
 def _affine(layer: HostLayer, now: Sequence[Float32s], scales: Float32s, wanted: Float32s) -> Compensation:

@@ -104,6 +104,17 @@ def test_recalibration_wins_back_what_drift_took(tmp_path: Path) -> None:
     assert body.self_test().passed
 
 
+@pytest.mark.parametrize("compensation", ["global", "column"])
+def test_matter_that_is_old_when_it_is_written_is_corrected_as_well(compensation: str, tmp_path: Path) -> None:
+    """An agent that starts late, or a twin that is told its age: nobody saw this matter when it was young."""
+    profile, text = find_profile("pcm-generic")
+    folder, manifest = compiled(tmp_path, "digits_mlp", profile, text, compensation=compensation, instances=6)
+    for fused in (True, False):
+        driver = TwinDriver(profile, 11)
+        driver.advance(31536000.0)
+        assert body_on(folder, manifest, driver, fused=fused).self_test().passed
+
+
 class Broken(TwinDriver):
     """A device whose first column answers the highest code, whatever it is asked."""
 

@@ -7,7 +7,18 @@ import itertools
 import numpy as np
 import onnxruntime as ort
 import pytest
-from hyle_substrates.host import BlockTiles, Geometry, HostLayer, compensate, patches, patches_at
+from hyle_substrates.host import (
+    BlockTiles,
+    Geometry,
+    HostLayer,
+    compensate,
+    patches,
+    patches_at,
+    unit_answers,
+    unit_probe,
+)
+from hyle_substrates.profile import load_profile
+from hyle_substrates.twin import TwinDriver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -62,25 +73,48 @@ def layer(blocks: int, cols: int) -> HostLayer:
 @given(st.floats(0.0625, 4.0, width=32))
 def test_global_and_column_compensation_undo_a_common_decay(decay: float) -> None:
     random = np.random.default_rng(1)
-    before = [random.standard_normal((4, 3), dtype=np.float32) for _ in range(2)]
-    now = [probe * np.float32(decay) for probe in before]
+    exact = [random.standard_normal((4, 3), dtype=np.float32) for _ in range(2)]
+    now = [probe * np.float32(decay) for probe in exact]
     for mode in ("global", "column"):
-        found = compensate(mode, layer(2, 3), before=before, now=now)  # type: ignore[arg-type]
+        found = compensate(mode, layer(2, 3), exact=exact, now=now)  # type: ignore[arg-type]
         assert np.allclose(found.gain, 0.5 / decay, rtol=1e-5)
         assert not found.offset.any()
 
 
+def test_noise_of_the_probes_does_not_bias_the_gain() -> None:
+    """Weak answers under noise three times as large: the ratio of mean magnitudes would be a third of the true one.
+
+    The gain's standard error is 0.5 · 3 / sqrt(rows · columns) = 0.0024; a normal deviate beyond five of them is rarer
+    than one in a million.
+    """
+    random = np.random.default_rng(4)
+    exact = [random.standard_normal((1000, 400), dtype=np.float32)]
+    now = [exact[0] + 3.0 * random.standard_normal((1000, 400), dtype=np.float32)]
+    assert np.abs(compensate("global", layer(1, 400), exact=exact, now=now).gain - 0.5).max() < 5 * 0.0024
+
+
+def test_perfect_matter_answers_unit_probes_with_its_targets() -> None:
+    profile = load_profile("pcm-generic")
+    levels = np.random.default_rng(5).integers(-profile.weights.levels, profile.weights.levels + 1, (6, 5))
+    driver = TwinDriver(profile, exact=True, noiseless=True)
+    driver.program(0, np.tile(levels, (2, 3)).astype(np.int32))
+    block = BlockTiles(0, 6, (0,), row_copies=2, col_copies=3)
+    said = unit_probe(driver, [block], profile.dac.levels)[0]
+    # The ADC rounds to whole codes.
+    assert np.abs(unit_answers(profile, block, levels) - said).max() <= 0.5 + 1e-4
+
+
 def test_column_compensation_undoes_what_differs_by_column() -> None:
     random = np.random.default_rng(2)
-    before = [random.standard_normal((4, 3), dtype=np.float32)]
+    exact = [random.standard_normal((4, 3), dtype=np.float32)]
     decay = np.array([0.5, 0.9, 1.1], dtype=np.float32)
-    found = compensate("column", layer(1, 3), before=before, now=[before[0] * decay])
+    found = compensate("column", layer(1, 3), exact=exact, now=[exact[0] * decay])
     assert np.allclose(found.gain, 0.5 / decay, rtol=1e-5)
 
 
 def test_a_dead_column_keeps_its_gain() -> None:
-    before, now = [np.ones((4, 2), dtype=np.float32)], [np.array([[1.0, 0.0]] * 4, dtype=np.float32)]
-    assert np.array_equal(compensate("column", layer(1, 2), before=before, now=now).gain, [[0.5, 0.5]])
+    exact, now = [np.ones((4, 2), dtype=np.float32)], [np.array([[1.0, 0.0]] * 4, dtype=np.float32)]
+    assert np.array_equal(compensate("column", layer(1, 2), exact=exact, now=now).gain, [[0.5, 0.5]])
 
 
 def test_affine_compensation_finds_gains_and_offsets_of_blocks() -> None:

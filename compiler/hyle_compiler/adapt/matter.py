@@ -138,10 +138,10 @@ def _factor(compensation: str, held: Tensor, targets: Tensor, spread: Tensor) ->
     if compensation == "affine":
         seen = spread @ held
         return (targets * seen).sum(0).div((held * seen).sum(0).clamp_min(_TINY)).clamp(0.1, 10.0)
-    before, now = targets.abs(), held.abs()
+    power, along = (targets * targets).sum(0), (held * targets).sum(0)
     if compensation == "global":
-        return (before.mean() / now.mean().clamp_min(_TINY)).expand(held.shape[1])
-    return torch.where(now.mean(0) > 0.0, before.mean(0) / now.mean(0).clamp_min(_TINY), 1.0)
+        power, along = power.sum().expand(held.shape[1]), along.sum().expand(held.shape[1])
+    return torch.where(along > 0.0, power / along.clamp_min(_TINY), 1.0)
 
 
 def _moments(layer: PhysicalLayer, known: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 from hyle_bundle.manifest import Layer
-from hyle_runtime.placement import host_layer, program_layer
+from hyle_runtime.placement import exact_units, host_layer, program_layer
 from hyle_substrates.driver import Driver, SimulatedMatter
 from hyle_substrates.host import Compensation, HostLayer, compensate, probe, unit_probe
 from hyle_substrates.twin import TwinDriver
@@ -36,7 +36,7 @@ class DeviceLayers:
         self.driver, self._task = driver, task
         self.profile = driver.describe().profile
         self.hosts: dict[str, HostLayer] = {}
-        self._before: dict[str, Any] = {}
+        self._exact: dict[str, list[Array]] = {}
         for calibrated in task.layers:
             self.write(calibrated)
         if isinstance(driver, SimulatedMatter) and driver.describe().health.get("age_s") == 0.0:
@@ -55,7 +55,7 @@ class DeviceLayers:
         program_layer(self.driver, described, tensors, tiles)
         host = self.hosts[described.name] = host_layer(described, tensors, tiles)
         if self._task.compensation in ("global", "column"):
-            self._before[described.name] = unit_probe(self.driver, host.blocks, self.profile.dac.levels)
+            self._exact[described.name] = exact_units(self.profile, described, tensors, host)
 
     def correct(self) -> None:
         """Measure every layer and correct gains and offsets."""
@@ -73,7 +73,7 @@ class DeviceLayers:
             return compensate(mode, host)
         if mode in ("global", "column"):
             now = unit_probe(self.driver, host.blocks, self.profile.dac.levels)
-            return compensate(mode, host, before=self._before[calibrated.placed.layer.name], now=now)
+            return compensate(mode, host, exact=self._exact[calibrated.placed.layer.name], now=now)
         codes = calibrated.codes.astype(np.int32) if calibrated.codes.dtype.kind == "i" else calibrated.codes
         answers = probe(self.driver, host.blocks, codes)
         return compensate(mode, host, now=answers, scales=calibrated.scales, wanted=calibrated.wanted)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from hyle_substrates import io
 from hyle_substrates.driver import Driver
-from hyle_substrates.host import BlockTiles, HostLayer, compensate, probe, unit_probe
+from hyle_substrates.host import BlockTiles, HostLayer, compensate, probe, unit_answers, unit_probe
 from hyle_substrates.profile import Profile
 from hyle_substrates.twin import TwinDriver
 
@@ -54,10 +54,9 @@ def relative_errors(
         driver = TwinDriver(profile, seed)
         host = _host(layer, columns)
         _program(driver, host, layer, columns)
-        before = unit_probe(driver, host.blocks, profile.dac.levels) if mode in ("global", "column") else []
         for age in ages:
             driver.advance(age)
-            found[seed, age] = _error(driver, host, layer, columns, profile, mode, before, exact)
+            found[seed, age] = _error(driver, host, layer, columns, profile, mode, exact)
         driver.close()
     return found
 
@@ -98,14 +97,14 @@ def _error(
     columns: Columns,
     profile: Profile,
     mode: Mode,
-    before: Sequence[Array],
     exact: Array,
 ) -> float:
     reads = probe(driver, host.blocks, _codes(layer))
     judged = np.arange(len(layer.codes)) % 4 == 3
     if mode in ("global", "column"):
         now: Sequence[Array] = unit_probe(driver, host.blocks, profile.dac.levels)
-        correction = compensate(mode, host, before=before, now=now)
+        units = [unit_answers(profile, *of) for of in zip(host.blocks, columns.levels, strict=True)]
+        correction = compensate(mode, host, exact=units, now=now)
     elif mode == "affine" and judged.any():
         wanted = layer.wanted[:, columns.picks][~judged]
         fitted = [codes[~judged] for codes in reads]

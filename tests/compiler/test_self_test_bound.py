@@ -1,0 +1,56 @@
+"""The self-test's bound lets healthy devices pass that nobody has seen, however few were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hyle_compiler.evaluate import AgeResult, Evaluation
+from hyle_compiler.exactness import IDEAL_TOLERANCE
+from hyle_compiler.self_test_bound import self_test_bound
+
+MEANS = np.array([0.02, 0.04, 0.12])
+
+
+def evaluation(residuals: np.ndarray) -> Evaluation:
+    """Ages by instances."""
+    scores = (1.0,) * residuals.shape[1]
+    return Evaluation("top-1", 1, tuple(AgeResult(1.0, scores, tuple(row), np.ones(1)) for row in residuals.tolist()))
+
+
+@pytest.mark.parametrize("instances", [1, 2, 3, 4, 6, 16])
+def test_a_further_healthy_instance_passes_at_every_age(instances: int) -> None:
+    """Instances differ by a tenth, the same at all ages, which tells least.
+
+    Beyond the bound of n instances lies one in P(t with n - 1 degrees > 6 / sqrt(1 + 1 / n)) at most: 0.6 % of four,
+    0.13 % of six. Two thousand draws have 12 and 2.7 of them; 30 is five standard deviations more than the former.
+    """
+    random = np.random.default_rng(instances)
+    missed = 0
+    for _ in range(2000):
+        differ = 1.0 + 0.1 * random.standard_normal(instances + 1)
+        bound, _ = self_test_bound(evaluation(MEANS[:, None] * differ[:-1]))
+        missed += bool(np.any(MEANS * differ[-1] > bound))
+        assert bound < 6.0 * MEANS.max()
+    assert missed <= 30
+
+
+def test_spreads_of_all_ages_count_together_and_the_worst_age_for_the_bound() -> None:
+    residuals = np.array([[1.0, 1.2, 0.8, 1.0], [2.0, 2.0, 2.0, 2.0]])
+    bound, text = self_test_bound(evaluation(residuals))
+    assert bound == pytest.approx(2.0 * (1.0 + 6.0 * np.sqrt(0.08 / 6)), rel=1e-5)
+    assert "4 twin instances at 2 ages" in text
+
+
+def test_one_instance_is_no_yardstick_for_the_next() -> None:
+    bound, text = self_test_bound(evaluation(MEANS[:, None]))
+    assert bound == pytest.approx(0.36)
+    assert "too few" in text
+
+
+def test_perfect_matter_is_held_to_rounding() -> None:
+    assert self_test_bound(evaluation(np.zeros((1, 6))))[0] == pytest.approx(IDEAL_TOLERANCE)
+    assert self_test_bound(evaluation(np.zeros((1, 1))))[0] == pytest.approx(IDEAL_TOLERANCE)
+
+
+def test_a_fitted_twins_error_may_be_the_same_for_all_vectors() -> None:
+    assert self_test_bound(evaluation(MEANS[:, None] * np.ones(6)), fitted=True)[0] == pytest.approx(0.36)
