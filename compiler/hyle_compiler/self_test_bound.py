@@ -18,9 +18,9 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
 
     The spread from instance to instance is a share of the mean that hardly depends on the age, so that it is taken from
     all ages together: of six instances at three ages 15 differences, not five. With fewer than four instances it is not
-    known well enough, and with a fitted twin the error is no noise but may be one and the same for all golden vectors,
-    and is then, in the worst case, as rare beyond three times the mean as a normal deviate beyond three: there the bound
-    is three times the mean.
+    known well enough. With a fitted twin the error is no noise but may be one and the same for all golden vectors, and
+    is then, in the worst case, as rare beyond three times the mean as a normal deviate beyond three. In both it is
+    three times the mean.
 
     Returns:
         The bound and what it is derived from.
