@@ -70,7 +70,6 @@ def compiled(target: str, model: Path, folder: Path) -> Path:
         output=out,
         name="digits",
         version="1",
-        instances=2,
         **({"compensation": mode} if mode else {}),
     )
     return out

@@ -16,13 +16,25 @@ from hyle_compiler.errors import CalibrationError, ModelError
 from hyle_compiler.partition import Candidate
 from hyle_compiler.samples import Samples
 
-__all__ = ["BATCH", "Collector", "Observed", "feeds", "float_session", "joined", "observe", "run_in_batches"]
+__all__ = [
+    "BATCH",
+    "Collector",
+    "Observed",
+    "feeds",
+    "float_session",
+    "joined",
+    "observe",
+    "run_in_batches",
+    "start_session",
+    "unoptimised",
+]
 
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
 PROBES = 256
 QUANTILE_POOL = 65536
 BATCH = 32
 MOST_PARTS = 4
+FLOAT = "float.onnx"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,9 +65,19 @@ def float_session(model: ir.Model, extra: Sequence[ir.Value], folder: Path) -> o
     view = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
     by_name = ir.convenience.create_value_mapping(view.graph)
     view.graph.outputs.extend(by_name[name] for name in dict.fromkeys(names) if name not in known)
-    path = folder / "float.onnx"
+    path = folder / FLOAT
     ir.save(view, path, external_data="float.data")
     return start_session(path)
+
+
+def unoptimised(folder: Path, samples: Samples, output: str) -> np.ndarray[Any, Any] | None:
+    """The answers of the model of `float_session`, each operator as it stands; None if there is no such model."""
+    path = folder / FLOAT
+    if not path.is_file():
+        return None
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return np.concatenate([batch[0] for batch in run_in_batches(start_session(path, options), [output], samples)])
 
 
 def start_session(path: Path, options: ort.SessionOptions | None = None) -> ort.InferenceSession:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ Array = np.ndarray[Any, Any]
 IDEAL_TOLERANCE = 1e-4
 EDGE_SHARE = 0.05
 ROUNDINGS = 8
+OWN_ROUNDINGS = 4.0
+# What differs by more from itself does not round, it draws: 64 steps of float32.
+RANDOM = 64 * 2.0**-23
 STEPS = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}
 
 
@@ -28,12 +32,19 @@ def tolerance_of(model: ir.Model) -> float:
     return max([IDEAL_TOLERANCE, *(ROUNDINGS * step for kind, step in STEPS.items() if kind in types)])
 
 
-def check_ideal(got: Array, want: Array, tolerance: float) -> None:
+def check_ideal(got: Array, want: Array, tolerance: float, again: Callable[[], Array | None] = lambda: None) -> None:
     """Compare answers.
 
+    Args:
+        got: The compiled model's.
+        want: The float model's.
+        tolerance: Share of the range of `want` by which they may differ.
+        again: The float model's once more, with its operators in another form, where that can be had. Where its own
+            rounding is as large as the answers' range (a detector that sees nothing answers 1e-7 everywhere), a few
+            times what it differs from itself is no fault.
+
     Raises:
-        VerificationError: They differ by more than `tolerance` of the range of `want`; or, where they are integers,
-            too many by more than one.
+        VerificationError: They differ by more; or, where they are integers, too many by more than one.
     """
     if want.dtype.kind in "iub":
         _check_codes(got, want)
@@ -41,6 +52,10 @@ def check_ideal(got: Array, want: Array, tolerance: float) -> None:
     extent = float(want.max() - want.min()) or 1.0
     worst = float(np.abs(got - want).max()) / extent
     if not worst <= tolerance:
+        other = again()
+        own = 0.0 if other is None else float(np.abs(other - want).max())
+        if own <= RANDOM * max(1.0, float(np.abs(want).max())) and worst * extent <= OWN_ROUNDINGS * own:
+            return
         raise VerificationError(
             f"On perfect matter the compiled model differs from the float model by {worst:.2g} of its range.",
             remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",

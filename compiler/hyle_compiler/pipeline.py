@@ -32,6 +32,8 @@ from hyle_compiler.fitting.graph import read_fit
 from hyle_compiler.golden import GOLDEN
 from hyle_compiler.inputs import input_specs
 from hyle_compiler.lower_opset import lower_opset
+from hyle_compiler.matrices import require_finite
+from hyle_compiler.older_opset import check_raised, raised
 from hyle_compiler.onramp import as_onnx
 from hyle_compiler.options import Compiled, Options, Setting, check_options, identity
 from hyle_compiler.partition import Partition, partition
@@ -97,7 +99,8 @@ def _compile(
     progress: Callable[[str], None],
 ) -> Compiled:
     progress("reading the model")
-    source = as_onnx(model_path, folder)
+    given = as_onnx(model_path, folder)
+    source = raised(given, folder)
     digest = source_digest(model_path)
     twins = {name: BoundTwin.of(*read_fit(path)) for name, path in options.black_boxes.items()}
     raw = read_model(source, physical=True, stored=False)
@@ -106,6 +109,8 @@ def _compile(
         check_stored(raw)
     model = _prepared(raw, profile, twins)
     samples = load_samples(calibration, input_specs(model))
+    if source != given:
+        check_raised(given, source, samples)
     parts = only_boxes(partition(model, stored=large), profile)
     if not parts.physical and not describe_boxes(model):
         reasons = "; ".join(f"{d.node}: {d.reason}" for d in parts.digital) or "it has no MatMul, Gemm or Conv"
@@ -113,6 +118,9 @@ def _compile(
             f"No layer of {model_path.name} fits {profile.name}: {reasons}.",
             remedy="Give a model with constant weights.",
         )
+    for candidate in () if large else parts.physical:
+        require_finite(candidate.name, candidate.matrix)
+        require_finite(candidate.name, candidate.bias)
     setting = Setting(profile, samples, options, options.name or _default_name(model_path), digest, progress)
     if large:
         # On the output's disk, which is the one that was said to have room.

@@ -29,11 +29,12 @@ def read_model(path: Path, physical: bool = False, stored: bool = True) -> ir.Mo
     Args:
         path: The file.
         physical: Whether nodes of the domain `hyle.physical` may have no function yet.
-        stored: Whether to look for NaN and infinity in large external weights too (`check_stored` does it later).
+        stored: Whether to look for NaN in large external weights too (`check_stored` does it later). Infinity is a
+            value like others, a mask's for example; only a matrix on physics must not hold it.
 
     Raises:
         ModelError: The file is missing, no ONNX, truncated, of an opset below 13, has an operator that nobody knows,
-            weights that are NaN or infinite, or external data that is missing or outside the model's folder.
+            weights that are NaN, or external data that is missing or outside the model's folder.
     """
     proto = _parse(path)
     _check_sound(proto, path)
@@ -187,7 +188,7 @@ def _check_operators(model: ir.Model, domains: tuple[str, ...]) -> None:
 
 
 def check_stored(model: ir.Model) -> None:
-    """Raise ModelError where a large external weight is NaN or infinite; it is read in parts."""
+    """Raise ModelError where a large external weight holds NaN; it is read in parts."""
     for name, value in model.graph.initializers.items():
         if value.const_value is not None and is_stored(value.const_value):
             _check_weight(name, value.const_value)
@@ -206,13 +207,13 @@ def _check_weight(name: str, tensor: ir.TensorProtocol) -> None:
     if not tensor.dtype.is_floating_point():
         return
     try:
-        finite = all(bool(np.isfinite(part.astype(np.float32)).all()) for part in parts(tensor))
+        known = all(not np.isnan(part.astype(np.float32)).any() for part in parts(tensor))
     except Exception as error:
         raise ModelError(
             f"Weight {name!r} cannot be read: {_first_line(error)}.", remedy="Export the model again."
         ) from error
-    if not finite:
-        raise ModelError(f"Weight {name!r} holds NaN or infinite values.", remedy="Train or export the model again.")
+    if not known:
+        raise ModelError(f"Weight {name!r} holds NaN.", remedy="Train or export the model again.")
 
 
 def _first_line(error: BaseException) -> str:

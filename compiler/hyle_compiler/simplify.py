@@ -16,6 +16,8 @@ from hyle_compiler.separate_outputs import separate_outputs
 
 __all__ = ["simplify"]
 
+_ALLOWZERO = 14
+
 logging.getLogger("onnxscript").setLevel(logging.ERROR)
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
 
@@ -29,6 +31,7 @@ def simplify(model: ir.Model) -> ir.Model:
     names = [str(value.name) for value in model.graph.outputs]
     try:
         optimizer.optimize_ir(model)
+        _drop_allowzero(model)
         rewriter.rewrite(model, pattern_rewrite_rules=_fuse_batchnorm.rules)
         for step in (
             common.LiftConstantsToInitializersPass(),
@@ -48,3 +51,17 @@ def simplify(model: ir.Model) -> ir.Model:
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"The graph is not consistent: {text}", remedy="Check the model with onnx.checker.") from error
     return model
+
+
+def _drop_allowzero(model: ir.Model) -> None:
+    """Take from Reshape what opset 13 does not have yet and the optimizer writes all the same.
+
+    It does so where it found the shape to be constant; without a zero in it the attribute means nothing.
+    """
+    if model.opset_imports.get("", _ALLOWZERO) >= _ALLOWZERO:
+        return
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type == "Reshape" and node.domain == "" and "allowzero" in node.attributes:
+            shape = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
+            if shape is not None and 0 not in shape.numpy():
+                del node.attributes["allowzero"]

@@ -10,6 +10,7 @@ import numpy as np
 from hyle_bundle.manifest import Golden, Manifest
 
 from hyle_compiler import report as reports
+from hyle_compiler.activations import unoptimised
 from hyle_compiler.build import Built
 from hyle_compiler.errors import ModelError
 from hyle_compiler.evaluate import as_json, evaluate_folder, exact_body, run_batches
@@ -66,7 +67,7 @@ def verify(
     nominal = run_batches(perfect, some, first)
     ages, seeds = _ages_and_seeds(setting, boxes=bool(manifest.boxes))
     if ages == AGELESS:
-        check_ideal(nominal, wanted, tolerance)
+        check_ideal(nominal, wanted, tolerance, lambda: unoptimised(folder, some, first))
     quality = LayerQuality(folder, perfect, some, ages[len(ages) // 2])
     evaluation = evaluate_folder(
         folder,

@@ -96,9 +96,12 @@ def unknown_domain(folder: Path) -> list[str]:
 
 
 def old_opset(folder: Path) -> list[str]:
+    """With external data, which is not brought up."""
     model(
         folder / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.ones((4, 3), np.float32)}, opset=9
     )
+    held = onnx.load(str(folder / "m.onnx"))
+    onnx.save(held, str(folder / "m.onnx"), save_as_external_data=True, location="m.data", size_threshold=0)
     return arguments(folder)
 
 
@@ -229,7 +232,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "unknown domain": (unknown_domain, "org.example"),
     "opset 9": (old_opset, "opset 9"),
     "NaN weight": (weights(float("nan")), "'w'"),
-    "infinite weight": (weights(float("inf")), "'w'"),
+    "infinite weight": (weights(float("inf")), "weight of"),
     "nothing fits": (nothing_fits, "No layer"),
     "missing calibration": (lambda f: arguments(f, calib=f / "none.npz"), "no file"),
     "calibration is no npz": (calibration_text, "not an .npz"),

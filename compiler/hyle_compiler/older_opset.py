@@ -1,0 +1,90 @@
+"""Models of an opset before the oldest that is compiled: brought up by onnx, and held to their own answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import version_converter
+from onnx.external_data_helper import uses_external_data
+
+from hyle_compiler.activations import feeds, start_session
+from hyle_compiler.errors import ModelError
+from hyle_compiler.read import OLDEST_OPSET
+from hyle_compiler.samples import Samples
+
+__all__ = ["check_raised", "raised"]
+
+# The same arithmetic in other operators: some hundred roundings of float32 in a row, as a share of the answers' range.
+TOLERANCE = 1e-4
+TRIED = 8
+LARGEST_BYTES = 2**29
+
+
+def raised(path: Path, folder: Path) -> Path:
+    """The model at an opset that is compiled.
+
+    Args:
+        path: A file; what is new enough, no ONNX, or cannot be converted is left to `read_model`. External data is not
+            converted.
+        folder: Where a converted model may be written.
+
+    Returns:
+        `path`, or `raised.onnx` in `folder`; its answers are still to be held against the original's (`check_raised`).
+    """
+    proto = _older(path)
+    if proto is None or any(uses_external_data(tensor) for tensor in proto.graph.initializer):
+        return path
+    try:
+        onnx.checker.check_model(proto)
+        made = version_converter.convert_version(proto, OLDEST_OPSET)
+        onnx.checker.check_model(made)
+    except Exception:  # the converter raises what it likes; whoever reads the original says what is wrong with it
+        return path
+    out = folder / "raised.onnx"
+    onnx.save_model(made, str(out))
+    return out
+
+
+def check_raised(original: Path, made: Path, samples: Samples) -> None:
+    """Hold a converted model's answers against the original's.
+
+    Raises:
+        ModelError: They differ, or onnxruntime refuses one of the two.
+    """
+    before, after = start_session(original), start_session(made)
+    names = [output.name for output in before.get_outputs()]
+    feed = feeds(before, samples, TRIED)[0]
+    pairs = zip(names, before.run(names, feed), after.run(names, feed), strict=True)
+    wrong = [name for name, want, got in pairs if not _alike(want, got)]
+    if wrong:
+        raise ModelError(
+            f"{original.name} is of an opset before {OLDEST_OPSET}, and brought up by onnx it answers otherwise in "
+            f"{wrong[0]!r}.",
+            remedy=f"Export it with opset {OLDEST_OPSET} or newer.",
+        )
+
+
+def _older(path: Path) -> onnx.ModelProto | None:
+    """The file as a message, if it is a model without functions, of an older opset and small enough to be loaded."""
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            return None
+        proto = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+    except (DecodeError, OSError, ValueError):
+        return None
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    return proto if versions and 1 <= versions[0] < OLDEST_OPSET and not proto.functions else None
+
+
+def _alike(want: Any, got: Any) -> bool:
+    if not (isinstance(want, np.ndarray) and isinstance(got, np.ndarray)) or want.shape != got.shape:
+        return False
+    if want.dtype.kind != "f":
+        return bool(np.array_equal(want, got))
+    finite = want[np.isfinite(want)].astype(np.float64)
+    extent = float(np.ptp(finite)) if finite.size else 0.0
+    return bool(np.allclose(got.astype(np.float64), want, rtol=0.0, atol=TOLERANCE * (extent or 1.0), equal_nan=True))
