@@ -77,7 +77,7 @@ def unoptimised(folder: Path, samples: Samples, output: str) -> np.ndarray[Any, 
         return None
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return np.concatenate([batch[0] for batch in run_in_batches(start_session(path, options), [output], samples)])
+    return samples.join([batch[0] for batch in run_in_batches(start_session(path, options), [output], samples)])
 
 
 def start_session(path: Path, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
@@ -110,8 +110,8 @@ def feeds(session: ort.InferenceSession, samples: Samples, batch: int = BATCH) -
     Raises:
         CalibrationError: They do not fill one.
     """
-    if samples.whole:
-        return [dict(samples.arrays)]
+    if samples.whole or samples.apart:
+        return list(samples.batches(batch))
     fixed = [shape[0] for shape in (i.shape for i in session.get_inputs()) if shape and isinstance(shape[0], int)]
     size = max(1, min([batch, *fixed]))
     whole = samples.head(len(samples) // size * size) if fixed else samples
@@ -151,19 +151,29 @@ def observe(
     return {name: collector.finish() for name, collector in collectors.items()}, outputs
 
 
-def joined(names: Sequence[str], batches: Sequence[Sequence[Any]], samples: int) -> dict[str, Any]:
+def joined(
+    names: Sequence[str], batches: Sequence[Sequence[Any]], given: Sequence[Mapping[str, Any]], samples: Samples
+) -> dict[str, Any]:
     """Outputs over all batches, by name: those whose first axis counts samples (not, say, a recurrent state's).
 
     Args:
         names: The outputs.
         batches: For each batch one array an output.
-        samples: How many samples were in them.
+        given: The batches.
+        samples: What was cut into them.
     """
     found = {}
+    if samples.apart:
+        for place, name in enumerate(names):
+            parts = [batch[place] for batch in batches]
+            if all(isinstance(part, np.ndarray) for part in parts) and len({part.shape for part in parts}) == 1:
+                found[name] = np.stack(parts)
+        return found
+    count = sum(len(next(iter(feed.values()))) for feed in given)
     for place, name in enumerate(names):
         parts = [batch[place] for batch in batches]
         if all(isinstance(part, np.ndarray) and part.ndim for part in parts):
-            fits = len({part.shape[1:] for part in parts}) == 1 and sum(map(len, parts)) == samples
+            fits = len({part.shape[1:] for part in parts}) == 1 and sum(map(len, parts)) == count
             if fits:
                 found[name] = np.concatenate(parts)
     return found

@@ -183,8 +183,9 @@ def _add_after(model: ir.Model, layer: Candidate, bias: Any) -> None:
 
 
 def _check_labels(samples: Samples, model: ir.Model) -> None:
-    if samples.whole or not len(samples):
-        raise AdaptError("There is nothing to learn from.", remedy="Give samples, first axis the sample.")
+    if samples.whole or samples.apart or not len(samples):
+        remedy = "Give samples of a model all of whose inputs count samples along their first axis."
+        raise AdaptError("There is nothing to learn from in batches.", remedy=remedy)
     if samples.labels is None:
         return
     labels, shape = samples.labels, model.graph.outputs[0].shape

@@ -107,7 +107,10 @@ def build(
     if samples.whole:
         write_golden(folder / GOLDEN, Samples({}, None), {}, described, calibrated)
     else:
-        first = {name: array[: golden_count(manifest.inputs, len(array))] for name, array in exact.items()}
+        first = {
+            name: array[: golden_count(manifest.inputs, len(array), apart=samples.apart)]
+            for name, array in exact.items()
+        }
         write_golden(folder / GOLDEN, samples, first, described, calibrated)
     manifest = msgspec.structs.replace(
         manifest, steps=lowered.steps, largest_inputs=largest_inputs(samples), stackable=stackable
@@ -138,8 +141,7 @@ def _observe(
         return seen, {}, False
     stackable = answers_samples_apart(session, model.graph, samples)
     names = [str(value.name) for value in model.graph.outputs]
-    count = sum(len(next(iter(feed.values()))) for feed in feeds(session, samples))
-    return seen, joined(names, batches, count), stackable
+    return seen, joined(names, batches, feeds(session, samples), samples), stackable
 
 
 def manifest_of(model: ir.Model, profile: Profile, identity: Identity, layers: Sequence[Layer]) -> Manifest:

@@ -85,7 +85,7 @@ def tensor_file(path: Path) -> TensorFile:
 def run_batches(body: Body, samples: Samples, output: str) -> Array:
     """Answers of one output for all samples."""
     fixed = [info.shape[0] for info in body.manifest.inputs if info.shape and info.shape[0] > 0]
-    return np.concatenate([body.run(feed)[output] for feed in samples.batches(min([BATCH, *fixed]))])
+    return samples.join([body.run(feed)[output] for feed in samples.batches(min([BATCH, *fixed]))])
 
 
 def evaluate_folder(
@@ -240,4 +240,4 @@ def specs_of(manifest: Manifest) -> tuple[InputSpec, ...]:
 
 def _float_answers(path: Path, samples: Samples) -> Array:
     session = start_session(path)
-    return np.concatenate([batch[0] for batch in run_in_batches(session, [session.get_outputs()[0].name], samples)])
+    return samples.join([batch[0] for batch in run_in_batches(session, [session.get_outputs()[0].name], samples)])

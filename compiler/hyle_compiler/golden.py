@@ -25,9 +25,9 @@ def fixed_batch(inputs: Sequence[TensorInfo]) -> int:
     return max([1, *(info.shape[0] for info in inputs if info.shape)])
 
 
-def golden_count(inputs: Sequence[TensorInfo], available: int) -> int:
+def golden_count(inputs: Sequence[TensorInfo], available: int, *, apart: bool = False) -> int:
     """How many samples the self-test has: whole batches where these are of a fixed size."""
-    size = fixed_batch(inputs)
+    size = 1 if apart else fixed_batch(inputs)
     return min(available, max(size, GOLDEN_SAMPLES // size * size))
 
 

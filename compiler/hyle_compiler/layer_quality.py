@@ -59,7 +59,7 @@ class LayerQuality:
         for layer in body.manifest.layers:
             self._ratios.setdefault((layer.name, age_s), []).append(body.signal_to_noise(layer.name))
         if number == 0 and age_s == self.age_s:
-            count = sensitivity_samples(body.manifest, len(self.samples))
+            count = 0 if self.samples.apart else sensitivity_samples(body.manifest, len(self.samples))
             self._sensitivity = sensitivity(self.folder, self.exact, body, self.samples.head(count)) if count else {}
 
     def snr_db(self, layer: str, ages_s: Sequence[float]) -> list[float | None]:

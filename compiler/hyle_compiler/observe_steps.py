@@ -80,7 +80,7 @@ def observe_steps(
         return seen, {}, False
     return (
         seen,
-        joined(names, batches, sum(len(next(iter(feed.values()))) for feed in given)),
+        joined(names, batches, given, samples),
         answers_samples_apart(exact, model.graph, samples),
     )
 

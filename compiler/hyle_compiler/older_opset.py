@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import version_converter
 from onnx.external_data_helper import uses_external_data
 
-from hyle_compiler.activations import feeds, start_session
+from hyle_compiler.activations import feeds, run_in_batches, start_session
 from hyle_compiler.errors import ModelError
 from hyle_compiler.read import OLDEST_OPSET
 from hyle_compiler.samples import Samples
@@ -54,12 +54,13 @@ def check_raised(original: Path, made: Path, samples: Samples) -> None:
 
     Raises:
         ModelError: They differ, or onnxruntime refuses one of the two.
+        CalibrationError: One does not take the samples.
     """
     before, after = start_session(original), start_session(made)
     names = [output.name for output in before.get_outputs()]
-    feed = feeds(before, samples, TRIED)[0]
-    pairs = zip(names, before.run(names, feed), after.run(names, feed), strict=True)
-    wrong = [name for name, want, got in pairs if not _alike(want, got)]
+    some = Samples(feeds(before, samples, TRIED)[0], None, whole=True)
+    wanted, got = (run_in_batches(session, names, some)[0] for session in (before, after))
+    wrong = [name for name, one, other in zip(names, wanted, got, strict=True) if not _alike(one, other)]
     if wrong:
         raise ModelError(
             f"{original.name} is of an opset before {OLDEST_OPSET}, and brought up by onnx it answers otherwise in "

@@ -171,6 +171,11 @@ def _streamed(
             "weights), without an accuracy budget, training, black boxes or a device in the loop.",
             remedy="Leave these options out, or give --stream never on a machine with memory for the whole model.",
         )
+    if setting.samples.apart:
+        raise ModelError(
+            f"{model_path.name} is compiled layer by layer, on samples along the first axis of every input.",
+            remedy="Give --stream never on a machine with memory for the whole model.",
+        )
     verified, report, files = compile_streamed(
         folder,
         model,

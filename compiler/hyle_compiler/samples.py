@@ -1,10 +1,14 @@
-"""Calibration and evaluation samples: `.npz` files with one array an input, samples first, and optionally `labels`."""
+"""Calibration and evaluation samples: `.npz` files with one array an input, samples first, and optionally `labels`.
+
+Where the first axis of some input does not count samples (a recurrent state, a sampling rate), every array has an axis
+more than its input, and each of its elements is one whole feed.
+"""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +34,26 @@ class InputSpec:
 class Samples:
     """Arrays by input name, samples first, and one label a sample if there are any.
 
-    With `whole` they are one feed that is never split, whatever its first axis means.
+    With `whole` they are one feed that is never split, whatever its first axis means; with `apart` each element of the
+    first axis is a feed of its own.
     """
 
     arrays: dict[str, Array]
     labels: Array | None
     whole: bool = False
+    apart: bool = False
 
     def __len__(self) -> int:
         return 1 if self.whole else len(next(iter(self.arrays.values())))
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """Go through all samples, at most `size` at a time."""
+        """Go through all samples, at most `size` at a time; one at a time where each is a feed."""
         if self.whole:
             yield dict(self.arrays)
+            return
+        if self.apart:
+            for number in range(len(self)):
+                yield {name: np.asarray(array[number]) for name, array in self.arrays.items()}
             return
         for start in range(0, len(self), size):
             yield {name: array[start : start + size] for name, array in self.arrays.items()}
@@ -51,7 +61,11 @@ class Samples:
     def head(self, count: int) -> Samples:
         """The first `count` samples."""
         labels = None if self.labels is None else self.labels[:count]
-        return Samples({name: array[:count] for name, array in self.arrays.items()}, labels)
+        return replace(self, arrays={name: array[:count] for name, array in self.arrays.items()}, labels=labels)
+
+    def join(self, answers: Sequence[Array]) -> Array:
+        """Put the answers to all `batches` together, samples first."""
+        return np.stack(answers) if self.apart else np.concatenate(answers)
 
 
 def load_samples(path: Path, inputs: Sequence[InputSpec]) -> Samples:
@@ -69,15 +83,18 @@ def load_samples(path: Path, inputs: Sequence[InputSpec]) -> Samples:
             remedy="Save one array for each input, named like it, and optionally `labels`.",
         )
     counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    apart = all(arrays[spec.name].ndim == len(spec.shape) + 1 for spec in inputs)
     if len(set(counts.values())) != 1 or 0 in counts.values():
         raise CalibrationError(
-            f"{path.name} has {counts} samples.", remedy="Give every input the same number of samples, at least 1."
+            f"{path.name} has {counts} samples.",
+            remedy="Give every input the same number of samples, at least 1; where the first axis of an input counts "
+            "something else, give every array an axis more, in front, of which each element is one whole input.",
         )
     for spec in inputs:
-        _check(path.name, spec, arrays[spec.name])
+        _check(path.name, spec, arrays[spec.name], apart=apart)
     if labels is not None and labels.shape[:1] != (next(iter(counts.values())),):
         raise CalibrationError(f"`labels` has the shape {labels.shape}.", remedy="Give one label a sample.")
-    return Samples(arrays, labels)
+    return Samples(arrays, labels, apart=apart)
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -91,12 +108,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
         raise CalibrationError(f"{path.name} is not an .npz file.", remedy="Write it with numpy.savez.") from error
 
 
-def _check(file: str, spec: InputSpec, array: Array) -> None:
-    fits = len(array.shape) == len(spec.shape) and all(
-        want is None or want == got for want, got in zip(spec.shape[1:], array.shape[1:], strict=True)
+def _check(file: str, spec: InputSpec, array: Array, *, apart: bool) -> None:
+    sample = spec.shape if apart else spec.shape[1:]
+    fits = len(array.shape) == len(sample) + 1 and all(
+        want is None or want == got for want, got in zip(sample, array.shape[1:], strict=True)
     )
     if not fits:
-        want = tuple("any" if size is None else size for size in spec.shape)
+        want = tuple("any" if size is None else size for size in (*(("samples",) if apart else ()), *spec.shape))
         raise CalibrationError(
             f"{file}: {spec.name!r} has the shape {array.shape}; the model wants {want}.", remedy="Reshape it."
         )

@@ -17,6 +17,8 @@ from hyle_compiler.separate_outputs import separate_outputs
 __all__ = ["simplify"]
 
 _ALLOWZERO = 14
+_REARRANGING = {"Concat", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"}
+_MOST_REARRANGED_BYTES = 2**24
 
 logging.getLogger("onnxscript").setLevel(logging.ERROR)
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)
@@ -30,7 +32,7 @@ def simplify(model: ir.Model) -> ir.Model:
     """
     names = [str(value.name) for value in model.graph.outputs]
     try:
-        optimizer.optimize_ir(model)
+        optimizer.optimize_ir(model, should_fold=_rearranges)
         _drop_allowzero(model)
         rewriter.rewrite(model, pattern_rewrite_rules=_fuse_batchnorm.rules)
         for step in (
@@ -51,6 +53,20 @@ def simplify(model: ir.Model) -> ir.Model:
         text = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"The graph is not consistent: {text}", remedy="Check the model with onnx.checker.") from error
     return model
+
+
+def _rearranges(node: ir.Node) -> bool | None:
+    """Whether a node is folded although its values are many: torch writes an LSTM's gates as slices put together anew.
+
+    Returns:
+        True for weights that are only rearranged, of moderate size; None leaves it to the optimizer.
+    """
+    if node.op_type not in _REARRANGING or node.domain not in ("", "ai.onnx"):
+        return None
+    tensors = [ir.convenience.get_const_tensor(value) for value in node.inputs if value is not None]
+    known = [tensor for tensor in tensors if tensor is not None]
+    fits = len(known) == len(tensors) and sum(tensor.nbytes for tensor in known) <= _MOST_REARRANGED_BYTES
+    return True if fits else None
 
 
 def _drop_allowzero(model: ir.Model) -> None:

@@ -34,7 +34,11 @@ def answers_samples_apart(session: ort.InferenceSession, graph: ir.Graph, sample
         False also where it cannot be tried: an axis of fixed size, or samples that the model does not take alone.
     """
     values = (*graph.inputs, *graph.outputs)
-    if samples.whole or not all(value.shape and not isinstance(value.shape[0], int) for value in values):
+    if (
+        samples.whole
+        or samples.apart
+        or not all(value.shape and not isinstance(value.shape[0], int) for value in values)
+    ):
         return False
     count = max(2, min(TRIED, len(samples)))
     feed = {name: np.resize(array[:count], (count, *array.shape[1:])) for name, array in samples.arrays.items()}

@@ -92,7 +92,8 @@ def verify(
         evaluation=as_json(evaluation),
     )
     golden = Golden(
-        golden_count(manifest.inputs, len(answers)), *self_test_bound(evaluation, fitted=bool(manifest.boxes))
+        golden_count(manifest.inputs, len(answers), apart=some.apart),
+        *self_test_bound(evaluation, fitted=bool(manifest.boxes)),
     )
     manifest = msgspec.structs.replace(manifest, golden=golden)
     if attached is not None:
@@ -114,7 +115,7 @@ def _float_answers(built: Built, output: str) -> np.ndarray[Any, Any]:
 
 def _some(setting: Setting, manifest: Manifest, count: int) -> Samples:
     """Samples to verify on, whole batches where the model's batch is fixed."""
-    size = fixed_batch(manifest.inputs)
+    size = 1 if setting.samples.apart else fixed_batch(manifest.inputs)
     return setting.samples.head(min(max(size, VERIFY_SAMPLES // size * size), count))
 
 

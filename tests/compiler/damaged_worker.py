@@ -52,7 +52,8 @@ def cycle(data: bytearray, rng: np.random.Generator) -> bytes:
 
 def absurd_shape(data: bytearray, rng: np.random.Generator) -> bytes:
     model = onnx.load_from_string(bytes(data))
-    tensor = model.graph.initializer[int(rng.integers(len(model.graph.initializer)))]
+    shaped = [tensor for tensor in model.graph.initializer if tensor.dims]
+    tensor = shaped[int(rng.integers(len(shaped)))]
     tensor.dims[0] = int(rng.choice([-1, 0, 2**31, 2**62, 7]))
     return bytes(model.SerializeToString())
 

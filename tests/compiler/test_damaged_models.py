@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 from compiler_models import DIGITS
+from test_older_models import written
 
 WORKER = Path(__file__).with_name("damaged_worker.py")
+NEW = DIGITS / "digits_mlp" / "model.onnx", DIGITS / "digits_mlp" / "calib.npz"
 LIMIT_S = 10.0
 LOADING_S = 60.0
 
 
-def run_worker(folder: Path, start: int, stop: int) -> list[dict[str, object]]:
+def run_worker(folder: Path, start: int, stop: int, model: Path, calib: Path) -> list[dict[str, object]]:
     (folder / "out").mkdir(parents=True)
-    source = DIGITS / "digits_mlp"
-    command = [sys.executable, str(WORKER), str(source / "model.onnx"), str(source / "calib.npz"), str(folder)]
+    command = [sys.executable, str(WORKER), str(model), str(calib), str(folder)]
     done = subprocess.run(
         [*command, str(start), str(stop)],
         capture_output=True,
@@ -48,7 +49,7 @@ def hold(found: list[dict[str, object]], folder: Path, count: int) -> None:
 
 
 def test_damaged_files_end_in_a_bundle_or_an_error_with_a_remedy(tmp_path: Path) -> None:
-    found = run_worker(tmp_path / "work", 0, 180)
+    found = run_worker(tmp_path / "work", 0, 180, *NEW)
     hold(found, tmp_path / "work", 180)
     assert Counter(case["damage"] for case in found).most_common()[-1][1] >= 20
 
@@ -56,4 +57,11 @@ def test_damaged_files_end_in_a_bundle_or_an_error_with_a_remedy(tmp_path: Path)
 @pytest.mark.long
 @pytest.mark.parametrize("start", range(180, 10000, 1964))
 def test_ten_thousand_damaged_files(tmp_path: Path, start: int) -> None:
-    hold(run_worker(tmp_path / "work", start, start + 1964), tmp_path / "work", 1964)
+    hold(run_worker(tmp_path / "work", start, start + 1964, *NEW), tmp_path / "work", 1964)
+
+
+@pytest.mark.parametrize(("opset", "count"), [(11, 100), pytest.param(12, 2000, marks=pytest.mark.long)])
+def test_damaged_files_of_an_older_opset_are_no_danger_to_the_converter(opset: int, count: int, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    model = written(tmp_path / "m", opset)
+    hold(run_worker(tmp_path / "work", 0, count, model, model.with_name("c.npz")), tmp_path / "work", count)
