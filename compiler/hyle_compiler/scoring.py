@@ -25,9 +25,10 @@ def choices(answers: Array) -> Array:
         The largest of the classes, which are the last axis, or the second of maps (four axes and more), one a sample
         and position. Integers, and answers without an axis of classes, are themselves.
     """
-    if answers.dtype.kind not in "fc" or _width(answers) == 1:
+    axis = _class_axis(answers)
+    if answers.dtype.kind not in "fc" or answers.ndim < 2 or answers.shape[axis] == 1:
         return answers
-    return np.asarray(answers.argmax(axis=1 if answers.ndim >= IMAGE_RANK else -1))
+    return np.asarray(answers.argmax(axis=axis))
 
 
 def score(answers: Array, wanted: Array) -> float:
@@ -54,7 +55,7 @@ def _hits(answers: Array, wanted: Array) -> Array:
     if answers.size == wanted.size:
         return _values(answers.reshape(-1), wanted.reshape(-1))
     squeezed = wanted.reshape(wanted.shape[0], *[size for size in wanted.shape[1:] if size != 1])
-    for axis in dict.fromkeys((1 if answers.ndim >= IMAGE_RANK else -1, -1, 1)):
+    for axis in dict.fromkeys((_class_axis(answers), -1, 1)):
         if -answers.ndim <= axis < answers.ndim:
             chosen = answers.argmax(axis=axis)
             if chosen.shape == squeezed.shape:
@@ -68,8 +69,8 @@ def _hits(answers: Array, wanted: Array) -> Array:
     )
 
 
-def _width(answers: Array) -> int:
-    return int(answers.shape[-1]) if answers.ndim > 1 else 1
+def _class_axis(answers: Array) -> int:
+    return 1 if answers.ndim >= IMAGE_RANK else -1
 
 
 def _values(answers: Array, wanted: Array) -> Array:

@@ -10,7 +10,7 @@ from hyle_compiler.scoring import choices, rights, score
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("shape", [(20, 5), (20, 7, 5), (20, 3, 4, 6), (20,), (20, 1)])
+@pytest.mark.parametrize("shape", [(20, 5), (20, 7, 5), (20, 3, 4, 6), (20,), (20, 1), (20, 7, 1), (20, 1, 4, 6)])
 def test_a_model_agrees_with_its_own_choices(shape: tuple[int, ...]) -> None:
     answers = RNG.standard_normal(shape).astype(np.float32)
     assert score(answers, choices(answers)) == 1.0
