@@ -41,7 +41,8 @@ class Answers:
 
     Attributes:
         outputs: One array an output, samples first, in the order of the samples.
-        accuracy: Share of samples whose highest score is their label, from the first output; None without labels.
+        accuracy: Share of samples whose highest score is their label, from the first output (of a single score: that it
+            is above one half, or above zero where scores are not all between 0 and 1); None without labels.
         requests: Requests sent.
         seconds: Time from the first request to the last answer.
         latency: Quantiles over the requests.
@@ -80,7 +81,8 @@ def ask(
         if report:
             report(min(len(samples), len(gathered) * batch))
     seconds = time.perf_counter() - start
-    outputs = {name: np.concatenate([answer[name] for answer in gathered]) for name in gathered[0]}
+    join = np.stack if samples.apart else np.concatenate
+    outputs = {name: join([answer[name] for answer in gathered]) for name in gathered[0]}
     accuracy = None if samples.labels is None else _accuracy(outputs, samples.labels)
     quantiles = [float(value) for value in np.quantile(latencies, [0.5, 0.9, 0.99, 1.0])]
     return Answers(outputs, accuracy, len(gathered), seconds, Latency(*quantiles))
@@ -93,4 +95,8 @@ def _accuracy(outputs: dict[str, Array], labels: Array) -> float:
             f"Output {name!r} of shape {list(scores.shape)} is not one row of scores for each of {len(labels)} labels.",
             remedy="Leave `labels` out of the file; they are for classifiers.",
         )
-    return float(np.mean(scores.reshape(len(labels), -1).argmax(axis=1) == labels))
+    rows = scores.reshape(len(labels), -1)
+    if rows.shape[1] > 1:
+        return float(np.mean(rows.argmax(axis=1) == labels))
+    edge = 0.5 if rows.min() >= 0.0 and rows.max() <= 1.0 else 0.0
+    return float(np.mean((rows[:, 0] > edge) == labels))

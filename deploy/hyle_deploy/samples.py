@@ -1,4 +1,8 @@
-"""Samples from an `.npz` file: one array an input, samples first, and optionally `labels`."""
+"""Samples from an `.npz` file: one array an input, samples first, and optionally `labels`.
+
+Where the first axis of some input does not count samples (a state, a sampling rate), every array has an axis more, in
+front, and each of its elements is what one request asks.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,12 @@ class Samples:
     Attributes:
         inputs: One array an input, named like it, samples first.
         labels: One class a sample, or None.
+        apart: Whether each element of the arrays' first axis is one whole input.
     """
 
     inputs: Mapping[str, Array]
     labels: Array | None
+    apart: bool = False
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -38,10 +44,23 @@ class Samples:
     def head(self, count: int) -> Samples:
         """The first `count` samples."""
         labels = None if self.labels is None else self.labels[:count]
-        return Samples({name: array[:count] for name, array in self.inputs.items()}, labels)
+        return Samples({name: array[:count] for name, array in self.inputs.items()}, labels, self.apart)
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """Yield the inputs, `size` samples at a time; the last batch may be smaller."""
+        """Yield the inputs, `size` samples at a time; the last batch may be smaller.
+
+        Raises:
+            SamplesError: Samples that are whole inputs are to be sent together.
+        """
+        if self.apart:
+            if size != 1:
+                raise SamplesError(
+                    f"Each sample is a whole input of the model; {size} of them are no request.",
+                    remedy="Leave the size of a batch out.",
+                )
+            for number in range(len(self)):
+                yield {name: np.asarray(array[number]) for name, array in self.inputs.items()}
+            return
         for start in range(0, len(self), size):
             yield {name: array[start : start + size] for name, array in self.inputs.items()}
 
@@ -64,8 +83,9 @@ def read_samples(path: str | Path, specs: tuple[TensorSpec, ...]) -> Samples:
             f"{path} holds {_listed(arrays)}, the model's inputs are {_listed(names)}.",
             remedy="Save one array for each input, named like it, and nothing else but `labels`.",
         )
+    apart = all(arrays[spec.name].ndim == len(spec.shape) + 1 for spec in specs)
     for spec in specs:
-        _fits(path, spec, arrays[spec.name])
+        _fits(path, spec, arrays[spec.name], apart=apart)
     lengths = {name: len(array) for name, array in arrays.items()} | (
         {} if labels is None else {"labels": _length(labels)}
     )
@@ -73,7 +93,7 @@ def read_samples(path: str | Path, specs: tuple[TensorSpec, ...]) -> Samples:
         raise SamplesError(
             f"{path} holds {lengths} samples.", remedy="Save the same number of samples, at least one, in every array."
         )
-    return Samples(arrays, labels)
+    return Samples(arrays, labels, apart)
 
 
 def _listed(names: Mapping[str, Array] | set[str]) -> str:
@@ -101,7 +121,7 @@ def _load(path: Path) -> dict[str, Array]:
         raise SamplesError(f"{path} cannot be read as .npz: {reason}.", remedy="Save it with numpy.savez.") from error
 
 
-def _fits(path: str | Path, spec: TensorSpec, array: Array) -> None:
+def _fits(path: str | Path, spec: TensorSpec, array: Array, *, apart: bool) -> None:
     datatype = datatype_of(array)
     if datatype != spec.datatype:
         raise SamplesError(
@@ -109,11 +129,13 @@ def _fits(path: str | Path, spec: TensorSpec, array: Array) -> None:
             remedy=f"Convert it to {spec.datatype} before saving.",
         )
     wanted = spec.shape
-    same = array.ndim == len(wanted) and all(
-        want in (-1, got) for want, got in zip(wanted[1:], array.shape[1:], strict=False)
+    sample = wanted if apart else wanted[1:]
+    same = array.ndim == len(sample) + 1 and all(
+        want in (-1, got) for want, got in zip(sample, array.shape[1:], strict=False)
     )
-    if not same or array.ndim == 0:
+    if not same:
         raise SamplesError(
             f"Array {spec.name!r} of {path} has shape {list(array.shape)}, the model takes {list(wanted)}.",
-            remedy="Save samples first, each in the model's own shape.",
+            remedy="Save samples first, each in the model's own shape; where the first axis of an input counts "
+            "something else, give every array an axis more, in front.",
         )

@@ -162,3 +162,52 @@ def test_labels_need_class_scores(address, client, tmp_path):
     with pytest.raises(Exception, match="one row of scores"):
         ask(Scalar(), "linear", samples)
     assert ask(Scalar(), "linear", Samples(samples.inputs, None)).accuracy is None
+
+
+class Accumulator:
+    """A model with a state whose first axis counts layers, and a rate without axes."""
+
+    SPECS = (TensorSpec("x", "FP32", (-1, 3)), TensorSpec("state", "FP32", (2, -1, 3)), TensorSpec("rate", "INT64", ()))
+
+    def infer(self, model, inputs):
+        assert inputs["rate"].shape == ()
+        assert inputs["state"].shape == (2, 1, 3)
+        after = inputs["state"] + inputs["x"] * int(inputs["rate"])
+        return {"y": after.sum(axis=(0, 2))[:, None], "after": after}
+
+
+def test_samples_that_are_whole_inputs_are_asked_one_by_one(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x": rng.normal(size=(5, 1, 3)).astype(np.float32),
+        "state": rng.normal(size=(5, 2, 1, 3)).astype(np.float32),
+        "rate": np.arange(5),
+    }
+    np.savez(tmp_path / "s.npz", **arrays, labels=np.array([0, 1, 1, 0, 1]))
+    samples = read_samples(tmp_path / "s.npz", Accumulator.SPECS)
+    answers = ask(Accumulator(), "m", samples.head(4))
+    want = arrays["state"] + arrays["x"][:, None] * arrays["rate"][:, None, None, None]
+    np.testing.assert_allclose(answers.outputs["after"], want[:4], rtol=1e-6)
+    assert answers.requests == 4
+    right = (want[:4].sum(axis=(1, 2, 3)) > 0.0) == np.array([False, True, True, False])
+    assert answers.accuracy == right.mean()
+    with pytest.raises(SamplesError, match="whole input"):
+        ask(Accumulator(), "m", samples, batch=2)
+    np.savez(tmp_path / "s.npz", **{**arrays, "state": arrays["state"][..., :2]})
+    with pytest.raises(SamplesError, match=r"\[5, 2, 1, 2\]"):
+        read_samples(tmp_path / "s.npz", Accumulator.SPECS)
+
+
+class Single:
+    def __init__(self, scores):
+        self.scores = scores
+
+    def infer(self, model, inputs):
+        return {"y": self.scores}
+
+
+@pytest.mark.parametrize(("scores", "accuracy"), [([0.2, 0.9, 0.6, 0.4], 0.75), ([-3.0, 0.2, 0.1, 2.0], 0.5)])
+def test_a_single_score_is_a_class_of_two(scores, accuracy):
+    samples = Samples({"x": np.zeros((4, 1), np.float32)}, np.array([0, 1, 0, 0]))
+    made = Single(np.array(scores, np.float32)[:, None])
+    assert ask(made, "m", samples, batch=4).accuracy == accuracy
