@@ -69,6 +69,10 @@ def check_raised(original: Path, made: Path, samples: Samples) -> None:
         )
 
 
+def _plain(value: Any) -> Any:
+    return np.array(list(value.values())) if isinstance(value, dict) else value
+
+
 def _older(path: Path) -> onnx.ModelProto | None:
     """The file as a message, if it is a model without functions, of an older opset and small enough to be loaded."""
     try:
@@ -82,6 +86,9 @@ def _older(path: Path) -> onnx.ModelProto | None:
 
 
 def _alike(want: Any, got: Any) -> bool:
+    if isinstance(want, list) and isinstance(got, list):  # a sequence, of ZipMap's dictionaries for example
+        pairs = [(_plain(one), _plain(other)) for one, other in zip(want, got, strict=False)]
+        return len(want) == len(got) and all(_alike(one, other) for one, other in pairs)
     if not (isinstance(want, np.ndarray) and isinstance(got, np.ndarray)) or want.shape != got.shape:
         return False
     if want.dtype.kind != "f":

@@ -39,6 +39,7 @@ def read_model(path: Path, physical: bool = False, stored: bool = True) -> ir.Mo
     proto = _parse(path)
     _check_sound(proto, path)
     _check_external(proto, path)
+    _unzip(proto)
     try:
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, path.parent)
@@ -129,6 +130,23 @@ def _check_sound(proto: onnx.ModelProto, path: Path) -> None:
 
 def _damaged(path: Path, what: str) -> ModelError:
     return ModelError(f"{path.name} is damaged: {what}.", remedy="Export the model again, or copy it whole.")
+
+
+def _unzip(proto: onnx.ModelProto) -> None:
+    """Give out the scores that ZipMap makes dictionaries of, as scikit-learn's converter does unless told otherwise."""
+    outputs = {value.name: value for value in proto.graph.output}
+    for node in proto.graph.node:
+        if node.op_type != "ZipMap" or node.domain != "ai.onnx.ml" or len(node.output) != 1:
+            continue
+        classes = [max(len(attribute.ints), len(attribute.strings)) for attribute in node.attribute]
+        node.op_type, node.domain = "Identity", ""
+        del node.attribute[:]
+        value = outputs.get(node.output[0])
+        if value is not None:
+            made = onnx.helper.make_tensor_value_info(
+                value.name, onnx.TensorProto.FLOAT, [None, max(classes, default=1)]
+            )
+            value.CopyFrom(made)
 
 
 def _check_external(proto: onnx.ModelProto, path: Path) -> None:

@@ -13,6 +13,7 @@ from hyle_compiler.normalise.einsum import turn_einsum
 from hyle_compiler.normalise.gemm_operands import turn_gemm_operands
 from hyle_compiler.normalise.integer_operators import turn_integer_operators
 from hyle_compiler.normalise.integer_weights import fold_integer_weights
+from hyle_compiler.normalise.linear_models import turn_linear_models
 from hyle_compiler.normalise.matmul_operands import turn_matmul_operands
 from hyle_compiler.normalise.recurrent import turn_recurrent
 from hyle_compiler.normalise.unique_names import name_uniquely
@@ -25,6 +26,7 @@ PASSES: tuple[Callable[[ir.Model], None], ...] = (
     fold_integer_weights,
     turn_integer_operators,
     widen,
+    turn_linear_models,
     turn_recurrent,
     turn_einsum,
     turn_convolution_transpose,

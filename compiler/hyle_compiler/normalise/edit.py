@@ -70,7 +70,7 @@ def _type(op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[s
     """Element type of what these operators give: the first input's, but for conversions."""
     if op_type == "Cast":
         return ir.TensorType(attributes["to"])
-    if op_type == "Shape":
+    if op_type in ("Shape", "ArgMax"):
         return ir.TensorType(ir.DataType.INT64)
     if op_type == "DequantizeLinear":
         return ir.TensorType(ir.DataType.FLOAT)
