@@ -9,18 +9,21 @@ from hyle_compiler.exactness import IDEAL_TOLERANCE
 
 __all__ = ["self_test_bound"]
 
-FEWEST = 4
-FACTOR = 3.0
+MOST = 3.0
+SIGMAS = 6.0
+# What Student's t exceeds once in ten thousand draws, by degrees of freedom.
+STUDENT = {1: 3183.1, 2: 70.7, 3: 22.2, 4: 13.03, 5: 9.68, 6: 8.02, 7: 7.06, 8: 6.44, 9: 6.01}
 
 
 def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float, str]:
     """Six standard deviations above the mean residual of the verified instances, at the worst age.
 
-    The spread from instance to instance is a share of the mean that hardly depends on the age, so that it is taken from
-    all ages together: of six instances at three ages 15 differences, not five. With fewer than four instances it is not
-    known well enough. With a fitted twin the error is no noise but may be one and the same for all golden vectors, and
-    is then, in the worst case, as rare beyond three times the mean as a normal deviate beyond three. In both it is
-    three times the mean.
+    The spread from instance to instance grows with the mean, on some matter as it does and on some hardly; it is taken
+    to grow as its root, from all ages together: of six instances at three ages 15 differences, not five. Where they are
+    few it may be much larger than it looks; there the bound is what a further instance exceeds once in ten thousand by
+    Student's t, if that is more. It is never more than three times the mean, which is also the bound of a single
+    instance, and of a fitted twin, whose error is no noise but may be one and the same for all golden vectors and is
+    then, in the worst case, as rare beyond three times the mean as a normal deviate beyond three.
 
     Returns:
         The bound and what it is derived from.
@@ -28,17 +31,18 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
     residuals = np.array([age.residuals for age in evaluation.ages], dtype=np.float64)
     ages, instances = residuals.shape
     means = residuals.mean(axis=1)
+    degrees = ages * (instances - 1)
     if fitted:
-        factor, text = FACTOR, "three times the twin's residual with its held-out error"
-    elif instances < FEWEST:
-        factor, text = FACTOR, f"three times the mean of {instances} twin instances, too few to tell their spread"
+        factor, text = MOST, "three times the twin's residual with its held-out error"
+    elif not degrees:
+        factor, text = MOST, "three times the residual of one twin instance, which does not tell how they differ"
     else:
         known = means > 0.0
-        shares = residuals[known] / means[known, None] - 1.0
-        spread = float(np.sqrt(np.sum(shares**2) / max(1, len(shares) * (instances - 1))))
-        factor = 1.0 + 6.0 * spread
-        text = (
-            f"largest over ages of mean + 6 standard deviations of {instances} twin instances at {ages} ages together"
-        )
+        apart = (residuals[known] - means[known, None]) / np.sqrt(means[known, None])
+        spread = float(np.sqrt(np.sum(apart**2) / degrees))
+        sigmas = max(SIGMAS, STUDENT.get(degrees, 0.0) * (1.0 + 1.0 / instances) ** 0.5)
+        worst = float(means.max())
+        factor = min(1.0 + sigmas * spread / np.sqrt(worst), MOST) if worst else 1.0
+        text = f"mean at the worst age + {sigmas:.1f} standard deviations of {instances} twin instances at {ages} ages"
     bound = max(factor * float(means.max()), IDEAL_TOLERANCE)
     return float(f"{bound:.6g}"), text

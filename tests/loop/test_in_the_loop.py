@@ -86,7 +86,8 @@ def test_a_device_far_from_its_sheet_refuses_what_was_compiled_for_it_and_serves
     device = mismatched_twin("pcm-hermes", 1000, 0.3)
     remote = ["--driver", "remote", "--option", f"address=127.0.0.1:{device.port}", "--option", "timeout_s=5"]
     sheet, adapted, checkpoint = tmp_path / "sheet.hyle", tmp_path / "pat.hyle", tmp_path / "best.npz"
-    hyle(*COMPILE, "--target", "pcm-hermes", "-o", str(sheet), "--copies", "1")
+    # Six instances, as by default: two do not tell well how far a sound device may be from its sheet.
+    hyle(*COMPILE, "--target", "pcm-hermes", "-o", str(sheet), "--copies", "1", "--instances", "6")
     (tmp_path / "agent").mkdir()
     with lending(tmp_path / "agent", None, *remote, **PATIENT) as agent:
         deploying = [sys.executable, "-m", "hyle", "deploy", str(sheet), "--to", agent.address]
