@@ -44,10 +44,14 @@ def check_ideal(got: Array, want: Array, tolerance: float, again: Callable[[], A
             times what it differs from itself is no fault.
 
     Raises:
-        VerificationError: They differ by more; or, where they are integers, too many by more than one.
+        VerificationError: They differ by more; or, where they are integers, too many by more than one; or, where they
+            are text, too many at all.
     """
     if want.dtype.kind in "iub":
         _check_codes(got, want)
+        return
+    if want.dtype.kind in "OSU":
+        _check_text(got, want)
         return
     extent = float(want.max() - want.min()) or 1.0
     worst = float(np.abs(got - want).max()) / extent
@@ -58,6 +62,16 @@ def check_ideal(got: Array, want: Array, tolerance: float, again: Callable[[], A
             return
         raise VerificationError(
             f"On perfect matter the compiled model differs from the float model by {worst:.2g} of its range.",
+            remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
+        )
+
+
+def _check_text(got: Array, want: Array) -> None:
+    """Answers that are names: two that score alike may change places, and few do."""
+    apart = float(np.mean(got != want))
+    if not apart <= EDGE_SHARE:
+        raise VerificationError(
+            f"On perfect matter {100 * apart:.1f} % of the answers are other words than the model's.",
             remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
         )
 

@@ -34,10 +34,13 @@ def golden_count(inputs: Sequence[TensorInfo], available: int, *, apart: bool = 
 def write_golden(
     path: Path, samples: Samples, exact: Mapping[str, Array], layers: Sequence[Layer], calibrated: Sequence[Calibrated]
 ) -> None:
-    """Write inputs, exact outputs (samples first, as many as `exact` has) and every layer's probes."""
+    """Write inputs, exact outputs (samples first, as many as `exact` has) and every layer's probes.
+
+    Outputs that are text are left out: they have no residual.
+    """
     count = min((len(array) for array in exact.values()), default=0)
     tensors: dict[str, Array] = {f"input/{name}": array[:count] for name, array in samples.arrays.items()}
-    tensors |= {f"output/{name}": array for name, array in exact.items()}
+    tensors |= {f"output/{name}": array for name, array in exact.items() if array.dtype.kind not in "OSU"}
     for layer, measured in zip(layers, calibrated, strict=True):
         tensors[layer.probes] = measured.codes
         tensors[layer.probe_scales] = measured.scales

@@ -30,6 +30,8 @@ _DATATYPES = {
     "FP32": "<f4",
     "FP64": "<f8",
 }
+_BYTES = "BYTES"
+_LENGTH = 4
 _NAMES = {np.dtype(code): name for name, code in _DATATYPES.items()}
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -92,6 +94,8 @@ def write_request(
 def read_response(response: oip.ModelInferResponse) -> dict[str, Array]:
     """Return the outputs of a response by name, each array its own and writable.
 
+    BYTES come as text, bytes in it that are no UTF-8 as surrogates.
+
     Raises:
         AgentError: Contents, shapes and datatypes do not fit each other.
     """
@@ -102,6 +106,8 @@ def read_response(response: oip.ModelInferResponse) -> dict[str, Array]:
 
 
 def _array(output: oip.ModelInferResponse.InferOutputTensor, raw: bytes | None) -> Array:
+    if output.datatype == _BYTES:
+        return _text(output, raw)
     code = _DATATYPES.get(output.datatype)
     if code is None:
         raise _malformed(f"output {output.name!r} has datatype {output.datatype!r}, which this client does not know")
@@ -115,6 +121,26 @@ def _array(output: oip.ModelInferResponse.InferOutputTensor, raw: bytes | None) 
     if min(shape, default=0) < 0 or len(values) != count:
         raise _malformed(f"output {output.name!r} has {len(values)} elements for shape {shape}")
     return np.array(values, dtype).reshape(shape)
+
+
+def _text(output: oip.ModelInferResponse.InferOutputTensor, raw: bytes | None) -> Array:
+    shape = tuple(output.shape)
+    parts = list(output.contents.bytes_contents) if raw is None else _elements(output.name, raw)
+    if min(shape, default=0) < 0 or len(parts) != math.prod(shape):
+        raise _malformed(f"output {output.name!r} has {len(parts)} elements for shape {shape}")
+    return np.array([part.decode(errors="surrogateescape") for part in parts], dtype=np.str_).reshape(shape)
+
+
+def _elements(name: str, raw: bytes) -> list[bytes]:
+    """Cut raw contents of BYTES: each element has its length before it, four bytes, the lowest first."""
+    parts, start = [], 0
+    while start < len(raw):
+        stop = start + _LENGTH + int.from_bytes(raw[start : start + _LENGTH], "little")
+        if start + _LENGTH > len(raw) or stop > len(raw):
+            raise _malformed(f"output {name!r} has an element that ends after its contents")
+        parts.append(raw[start + _LENGTH : stop])
+        start = stop
+    return parts
 
 
 def _malformed(what: str) -> AgentError:

@@ -102,3 +102,31 @@ def test_other_linear_models_stay_as_they_are(node: onnx.NodeProto, tmp_path: Pa
     profile, text = find_profile("ideal")
     with pytest.raises(PlacementError, match="no MatMul"):
         compile_model(path, tmp_path / "c.npz", profile, text, tmp_path / "o.hyle", Options())
+
+
+def test_a_network_that_answers_with_words_goes_the_whole_way(tmp_path: Path) -> None:
+    """As scikit-learn's classifiers of named classes do; the words have no residual, the scores beside them have."""
+    made = [
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node("ArgMax", ["z"], ["best"], axis=1, keepdims=0),
+        helper.make_node("ArrayFeatureExtractor", ["names", "best"], ["row"], domain=ML),
+        helper.make_node("Reshape", ["row", "flat"], ["label"]),
+        helper.make_node("Softmax", ["z"], ["scores"], axis=1),
+    ]
+    words = helper.make_tensor_value_info("label", TensorProto.STRING, [None])
+    path = save(tmp_path, made, [words, SCORES])
+    model = onnx.load(str(path))
+    model.graph.initializer.extend(
+        [
+            onnx.numpy_helper.from_array(WEIGHTS.T.copy(), "w"),
+            onnx.numpy_helper.from_array(np.array([-1]), "flat"),
+            helper.make_tensor("names", TensorProto.STRING, [3], [b"cat", b"dog", b"owl"]),
+        ]
+    )
+    onnx.save(model, str(path))
+    want = ort.InferenceSession(str(path)).run(None, {"x": X[:9]})[0]
+    got = answers(path, tmp_path)
+    assert got["label"].tolist() == want.tolist()
+    profile, text = find_profile("pcm-generic")
+    done = compile_model(path, path.with_name("c.npz"), profile, text, tmp_path / "p.hyle", Options(instances=2))
+    assert 0.0 < done.manifest.golden.tolerance < 1.0

@@ -208,3 +208,29 @@ def test_errors_of_the_caller_and_of_the_world_leave_with_their_own_exit_code():
     assert issubclass(RefusedError, CallerError)
     assert AgentUnreachableError.exit_code == 1
     assert RefusedError.exit_code == 2
+
+
+WORDS = [b"cat", b"", "k\u00e4fer".encode(), b"\xff\x00"]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_names_come_back_as_text(raw):
+    response = oip.ModelInferResponse()
+    output = response.outputs.add(name="y", datatype="BYTES", shape=[2, 2])
+    if raw:
+        response.raw_output_contents.append(b"".join(len(word).to_bytes(4, "little") + word for word in WORDS))
+    else:
+        output.contents.bytes_contents.extend(WORDS)
+    got = read_response(response)["y"]
+    # NumPy's text ends before zeros.
+    assert got.tolist() == [["cat", ""], ["k\u00e4fer", "\udcff"]]
+    assert got.dtype.kind == "U"
+
+
+@pytest.mark.parametrize("raw", [b"\x03\0\0\0ca", b"\x03\0", b"\xff\xff\xff\xffcat", b"\x03\0\0\0cat\x01\0\0\0x"])
+def test_names_that_do_not_fit_their_contents_are_malformed(raw):
+    response = oip.ModelInferResponse()
+    response.outputs.add(name="y", datatype="BYTES", shape=[1])
+    response.raw_output_contents.append(raw)
+    with pytest.raises(AgentError, match="'y' has"):
+        read_response(response)
