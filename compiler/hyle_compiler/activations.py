@@ -110,7 +110,7 @@ def feeds(session: ort.InferenceSession, samples: Samples, batch: int = BATCH) -
     Raises:
         CalibrationError: They do not fill one.
     """
-    if samples.whole or samples.apart:
+    if not samples.batched:
         return list(samples.batches(batch))
     fixed = [shape[0] for shape in (i.shape for i in session.get_inputs()) if shape and isinstance(shape[0], int)]
     size = max(1, min([batch, *fixed]))

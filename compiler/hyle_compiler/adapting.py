@@ -183,7 +183,7 @@ def _add_after(model: ir.Model, layer: Candidate, bias: Any) -> None:
 
 
 def _check_labels(samples: Samples, model: ir.Model) -> None:
-    if samples.whole or samples.apart or not len(samples):
+    if not samples.batched or not len(samples):
         remedy = "Give samples of a model all of whose inputs count samples along their first axis."
         raise AdaptError("There is nothing to learn from in batches.", remedy=remedy)
     if samples.labels is None:

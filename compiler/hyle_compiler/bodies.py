@@ -39,7 +39,7 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
     full_scale = _sample_scale(tape, layer, x) if layer.dynamic else bound
     codes = tape.inline(lambda a, b: io.encode(a, b, profile.dac.levels), x, full_scale)
     sides = _sides(tape, layer, codes)
-    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing * layer.row_copies
+    unit = profile.read_unit * layer.row_copies
     parts = []
     for index in range(len(layer.placed.blocks)):
         copies = [tape.input(f"levels_{index}_{copy}") for copy in range(layer.col_copies)]

@@ -198,7 +198,7 @@ class _Sums:
 
     @classmethod
     def of(cls, codes: Float32s, levels: Array, profile: Profile) -> _Sums:
-        unit = np.float32(profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing)
+        unit = np.float32(profile.read_unit)
         weights = levels.astype(np.float32) * unit
         base = np.float32(profile.reference) * codes.sum(axis=1, keepdims=True)
         total = codes @ weights + base

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from hyle_compiler.errors import VerificationError
 
-__all__ = ["IDEAL_TOLERANCE", "check_ideal", "tolerance_of"]
+__all__ = ["IDEAL_TOLERANCE", "agree", "check_ideal", "tolerance_of"]
 
 Array = np.ndarray[Any, Any]
 IDEAL_TOLERANCE = 1e-4
@@ -30,6 +30,21 @@ def tolerance_of(model: ir.Model) -> float:
     """
     types = {value.dtype for node in ir.traversal.RecursiveGraphIterator(model.graph) for value in node.outputs}
     return max([IDEAL_TOLERANCE, *(ROUNDINGS * step for kind, step in STEPS.items() if kind in types)])
+
+
+def agree(got: Array, want: Array, share: float, *, constant: float = 0.0) -> bool:
+    """Whether arrays of numbers, of one shape, differ by no more than a share of the range of `want`.
+
+    Args:
+        got: One array.
+        want: The other.
+        share: Of the range of its finite values.
+        constant: What is taken for the range where they are all the same.
+    """
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    finite = b[np.isfinite(b)]
+    extent = (float(np.ptp(finite)) if finite.size else 0.0) or constant
+    return bool(np.allclose(a, b, rtol=0.0, atol=share * extent, equal_nan=True))
 
 
 def check_ideal(got: Array, want: Array, tolerance: float, again: Callable[[], Array | None] = lambda: None) -> None:

@@ -20,14 +20,14 @@ GOLDEN_SAMPLES = 32
 Array = np.ndarray[Any, Any]
 
 
-def fixed_batch(inputs: Sequence[TensorInfo]) -> int:
-    """Samples that the model takes at once; 1 where their number is free."""
-    return max([1, *(info.shape[0] for info in inputs if info.shape)])
+def fixed_batch(inputs: Sequence[TensorInfo], *, apart: bool = False) -> int:
+    """Samples that the model takes at once; 1 where their number is free or each is a feed of its own (`apart`)."""
+    return 1 if apart else max([1, *(info.shape[0] for info in inputs if info.shape)])
 
 
 def golden_count(inputs: Sequence[TensorInfo], available: int, *, apart: bool = False) -> int:
     """How many samples the self-test has: whole batches where these are of a fixed size."""
-    size = 1 if apart else fixed_batch(inputs)
+    size = fixed_batch(inputs, apart=apart)
     return min(available, max(size, GOLDEN_SAMPLES // size * size))
 
 

@@ -13,6 +13,7 @@ from onnx.external_data_helper import uses_external_data
 
 from hyle_compiler.activations import feeds, run_in_batches, start_session
 from hyle_compiler.errors import ModelError
+from hyle_compiler.exactness import agree
 from hyle_compiler.read import OLDEST_OPSET
 from hyle_compiler.samples import Samples
 
@@ -69,10 +70,6 @@ def check_raised(original: Path, made: Path, samples: Samples) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
-    return np.array(list(value.values())) if isinstance(value, dict) else value
-
-
 def _older(path: Path) -> onnx.ModelProto | None:
     """The file as a message, if it is a model without functions, of an older opset and small enough to be loaded."""
     try:
@@ -93,6 +90,8 @@ def _alike(want: Any, got: Any) -> bool:
         return False
     if want.dtype.kind != "f":
         return bool(np.array_equal(want, got))
-    finite = want[np.isfinite(want)].astype(np.float64)
-    extent = float(np.ptp(finite)) if finite.size else 0.0
-    return bool(np.allclose(got.astype(np.float64), want, rtol=0.0, atol=TOLERANCE * (extent or 1.0), equal_nan=True))
+    return agree(got, want, TOLERANCE, constant=1.0)
+
+
+def _plain(value: Any) -> Any:
+    return np.array(list(value.values())) if isinstance(value, dict) else value

@@ -43,6 +43,11 @@ class Samples:
     whole: bool = False
     apart: bool = False
 
+    @property
+    def batched(self) -> bool:
+        """Whether they can be put together and cut along the first axis of every array."""
+        return not (self.whole or self.apart)
+
     def __len__(self) -> int:
         return 1 if self.whole else len(next(iter(self.arrays.values())))
 

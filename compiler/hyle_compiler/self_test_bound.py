@@ -31,18 +31,17 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
     residuals = np.array([age.residuals for age in evaluation.ages], dtype=np.float64)
     ages, instances = residuals.shape
     means = residuals.mean(axis=1)
-    degrees = ages * (instances - 1)
+    worst = float(means.max())
+    bound, degrees = MOST * worst, ages * (instances - 1)
     if fitted:
-        factor, text = MOST, "three times the twin's residual with its held-out error"
+        text = "three times the twin's residual with its held-out error"
     elif not degrees:
-        factor, text = MOST, "three times the residual of one twin instance, which does not tell how they differ"
+        text = "three times the residual of one twin instance, which does not tell how they differ"
     else:
         known = means > 0.0
         apart = (residuals[known] - means[known, None]) / np.sqrt(means[known, None])
         spread = float(np.sqrt(np.sum(apart**2) / degrees))
         sigmas = max(SIGMAS, STUDENT.get(degrees, 0.0) * (1.0 + 1.0 / instances) ** 0.5)
-        worst = float(means.max())
-        factor = min(1.0 + sigmas * spread / np.sqrt(worst), MOST) if worst else 1.0
+        bound = min(bound, worst + sigmas * spread * worst**0.5)
         text = f"mean at the worst age + {sigmas:.1f} standard deviations of {instances} twin instances at {ages} ages"
-    bound = max(factor * float(means.max()), IDEAL_TOLERANCE)
-    return float(f"{bound:.6g}"), text
+    return float(f"{max(bound, IDEAL_TOLERANCE):.6g}"), text

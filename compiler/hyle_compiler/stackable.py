@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from hyle_compiler.exactness import agree
 from hyle_compiler.samples import Samples
 
 __all__ = ["answers_samples_apart"]
@@ -34,11 +35,7 @@ def answers_samples_apart(session: ort.InferenceSession, graph: ir.Graph, sample
         False also where it cannot be tried: an axis of fixed size, or samples that the model does not take alone.
     """
     values = (*graph.inputs, *graph.outputs)
-    if (
-        samples.whole
-        or samples.apart
-        or not all(value.shape and not isinstance(value.shape[0], int) for value in values)
-    ):
+    if not samples.batched or not all(value.shape and not isinstance(value.shape[0], int) for value in values):
         return False
     count = max(2, min(TRIED, len(samples)))
     feed = {name: np.resize(array[:count], (count, *array.shape[1:])) for name, array in samples.arrays.items()}
@@ -63,7 +60,4 @@ def _alike(whole: Array, parts: Sequence[Array]) -> bool:
     joined = np.concatenate(parts)
     if whole.dtype.kind not in "fiub":
         return bool(np.array_equal(whole, joined))
-    a, b = whole.astype(np.float64), joined.astype(np.float64)
-    finite = b[np.isfinite(b)]
-    extent = float(np.ptp(finite)) if finite.size else 0.0
-    return bool(np.allclose(a, b, rtol=0.0, atol=TOLERANCE * extent, equal_nan=True))
+    return agree(whole, joined, TOLERANCE)

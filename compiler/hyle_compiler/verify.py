@@ -115,7 +115,7 @@ def _float_answers(built: Built, output: str) -> np.ndarray[Any, Any]:
 
 def _some(setting: Setting, manifest: Manifest, count: int) -> Samples:
     """Samples to verify on, whole batches where the model's batch is fixed."""
-    size = 1 if setting.samples.apart else fixed_batch(manifest.inputs)
+    size = fixed_batch(manifest.inputs, apart=setting.samples.apart)
     return setting.samples.head(min(max(size, VERIFY_SAMPLES // size * size), count))
 
 

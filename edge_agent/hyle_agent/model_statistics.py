@@ -101,7 +101,7 @@ class ModelStatistics:
             self.waiting -= requests
             self.last_request_s = time.time()
             self.latency.add([ended - one for one in arrived])
-            self.waited_s += requests * began - sum(arrived)
+            self.waited_s += sum([began - one for one in arrived])
             self.computed_s += requests * took_s
             self.samples += samples
             self.energy_j += energy_j

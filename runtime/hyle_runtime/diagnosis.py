@@ -96,7 +96,7 @@ def exact_codes(profile: Profile, targets: Array, asked: Array) -> Array:
         targets: Levels, rows by columns.
         asked: DAC codes, vectors by rows.
     """
-    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing
+    unit = profile.read_unit
     driven = asked.astype(np.float64)
     total: Array = driven @ targets.astype(np.float64) * unit
     return total + profile.reference * driven.sum(axis=1, keepdims=True) if profile.reference else total

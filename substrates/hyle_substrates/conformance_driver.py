@@ -52,7 +52,7 @@ def _noise(device: Device, targets: Codes, codes: Codes) -> np.ndarray:
     if not profile.signal_noise:
         return np.full((len(codes), targets.shape[1]), profile.noise_codes)
     power = np.sum(codes.astype(np.float64) ** 2, axis=1, keepdims=True)
-    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing
+    unit = profile.read_unit
     light = np.abs(codes) @ np.abs(targets) * unit + profile.reference * np.abs(codes).sum(axis=1, keepdims=True)
     std = noise_std(power, light, profile.noise_codes, profile.weight_noise_codes, profile.shot_noise_codes)
     return np.broadcast_to(np.asarray(std, dtype=np.float64), (len(codes), targets.shape[1]))
@@ -94,7 +94,7 @@ def holds_what_was_programmed(subject: Subject[Driver]) -> None:
         # Uniform codes and targets give columns of sqrt(rows) / 3; four and a half of these must not saturate.
         codes: Codes = (full * min(1.0, profile.adc.full_scale / (1.5 * math.sqrt(len(targets))))).astype(full.dtype)
         answers = driver.apply([0], codes).astype(np.float64)
-        unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing
+        unit = profile.read_unit
         answers -= profile.reference * codes.sum(axis=1, keepdims=True)
         found = np.linalg.lstsq(codes.astype(np.float64) * unit, answers, rcond=None)[0]
         gain = float(np.sum(found * targets) / np.sum(targets.astype(np.float64) ** 2))

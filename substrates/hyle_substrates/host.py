@@ -257,8 +257,8 @@ def unit_answers(profile: Profile, block: BlockTiles, levels: Array) -> Float32s
         block: The block.
         levels: Its targets, rows by columns without copies.
     """
-    unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing
-    exact: Float32s = levels.astype(np.float32) * np.float32(unit * block.row_copies * (profile.dac.levels or 1))
+    unit = np.float32(profile.read_unit * block.row_copies * (profile.dac.levels or 1))
+    exact: Float32s = levels.astype(np.float32) * unit
     return np.clip(exact, -profile.adc.levels, profile.adc.levels) if profile.adc.levels else exact
 
 

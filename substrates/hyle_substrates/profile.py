@@ -161,6 +161,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return 0.5 if self.weights.encoding == "offset" else 1.0
 
     @property
+    def read_unit(self) -> float:
+        """ADC codes that one level gives for one DAC code."""
+        return self.dac_unit * self.weight_unit / self.adc_unit * self.swing
+
+    @property
     def reference(self) -> float:
         """ADC codes that a weight of zero gives for one DAC code; 0 unless weights have an offset."""
         return self.dac_unit / self.adc_unit / 2.0 if self.weights.encoding == "offset" else 0.0

@@ -166,7 +166,7 @@ class TwinDriver:
     def _columns(self, tiles: tuple[int, ...]) -> Weights:
         if tiles not in self._scaled:
             profile = self._profile
-            unit = profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing
+            unit = profile.read_unit
             joined = np.concatenate([self.weights(tile) for tile in tiles], axis=1)
             self._scaled[tiles] = np.ascontiguousarray(joined * np.float32(unit), dtype=np.float32)
         return self._scaled[tiles]

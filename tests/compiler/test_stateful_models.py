@@ -96,15 +96,16 @@ def test_samples_that_are_not_counted_alike_are_told_the_way(folder: Path, tmp_p
     with np.load(folder / "c.npz") as file:
         arrays = {name: file[name] for name in file.files}
     (tmp_path / "m.onnx").write_bytes((folder / "m.onnx").read_bytes())
-    for wrong in (
-        {"x": arrays["x"][:, 0], "state": arrays["state"][0], "rate": np.array(16000)},
-        {**arrays, "state": arrays["state"][:, :, :, :7]},
-        {**arrays, "rate": arrays["rate"][:5]},
+    way, shape = "an axis more", "('samples', 2, 'any', 8)"
+    for wrong, words in (
+        ({"x": arrays["x"][:, 0], "state": arrays["state"][0], "rate": np.array(16000)}, way),
+        ({**arrays, "state": arrays["state"][:, :, :, :7]}, shape),
+        ({**arrays, "rate": arrays["rate"][:5]}, way),
     ):
         np.savez(tmp_path / "c.npz", **wrong)
         with pytest.raises(CalibrationError) as refusal:
             compiled(tmp_path, tmp_path / "o.hyle", "ideal")
-        assert "an axis more" in refusal.value.remedy or "('samples', 2, 'any', 8)" in refusal.value.message
+        assert words in f"{refusal.value.message} {refusal.value.remedy}"
     assert not (tmp_path / "o.hyle").exists()
 
 

@@ -153,7 +153,7 @@ class _Sums:
     def answers(self, top: Float32s) -> Float32s:
         """What the host makes of the codes, for a full scale of 1."""
         profile, copies = self._profile, self._layer.blocks[0].row_copies
-        unit = np.float32(profile.dac_unit * profile.weight_unit / profile.adc_unit * profile.swing)
+        unit = np.float32(profile.read_unit)
         gain = top * np.float32(profile.adc_unit / profile.swing / copies)
         signed = []
         for total, driven in zip(self._sums, self._driven, strict=True):

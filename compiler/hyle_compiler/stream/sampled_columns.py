@@ -49,6 +49,8 @@ def relative_errors(
         Root mean square of the difference over that of the exact answers, by seed and age.
     """
     exact = _answers(_host(layer, columns), TwinDriver(profile, noiseless=True, exact=True), layer, columns)
+    targets = zip(_host(layer, columns).blocks, columns.levels, strict=True)
+    units = [unit_answers(profile, *of) for of in targets] if mode in ("global", "column") else []
     found = {}
     for seed, ages in instances.items():
         driver = TwinDriver(profile, seed)
@@ -56,7 +58,7 @@ def relative_errors(
         _program(driver, host, layer, columns)
         for age in ages:
             driver.advance(age)
-            found[seed, age] = _error(driver, host, layer, columns, profile, mode, exact)
+            found[seed, age] = _error(driver, host, layer, columns, profile, mode, units, exact)
         driver.close()
     return found
 
@@ -97,13 +99,13 @@ def _error(
     columns: Columns,
     profile: Profile,
     mode: Mode,
+    units: Sequence[Array],
     exact: Array,
 ) -> float:
     reads = probe(driver, host.blocks, _codes(layer))
     judged = np.arange(len(layer.codes)) % 4 == 3
     if mode in ("global", "column"):
         now: Sequence[Array] = unit_probe(driver, host.blocks, profile.dac.levels)
-        units = [unit_answers(profile, *of) for of in zip(host.blocks, columns.levels, strict=True)]
         correction = compensate(mode, host, exact=units, now=now)
     elif mode == "affine" and judged.any():
         wanted = layer.wanted[:, columns.picks][~judged]
