@@ -19,6 +19,9 @@ from hyle_compiler.segments import DOMAIN
 
 __all__ = ["DOMAIN", "body", "input_names"]
 
+# Beyond it what lies between two operators no longer fits a processor's cache, and each one's own cost is lost in it.
+JOINED_COLUMNS = 4096
+
 
 def input_names(layer: Calibrated) -> tuple[str, ...]:
     """What the body's inputs after the layer's own are bound to, in order; a block's levels once a column copy."""
@@ -37,10 +40,11 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
     x = tape.input("x")
     bound, noise, offset = (tape.input(name) for name in ("full_scale", "noise", "offset"))
     full_scale = _sample_scale(tape, layer, x) if layer.dynamic else bound
-    codes = tape.inline(lambda a, b: io.encode(a, b, profile.dac.levels), x, full_scale)
+    encode = io.encode_within if layer.dynamic else io.encode
+    codes = tape.inline(lambda a, b: encode(a, b, profile.dac.levels), x, full_scale)
     sides = _sides(tape, layer, codes)
     unit = profile.read_unit * layer.row_copies
-    parts = []
+    weights, scales = [], []
     for index in range(len(layer.placed.blocks)):
         copies = [tape.input(f"levels_{index}_{copy}") for copy in range(layer.col_copies)]
         gain = tape.input(f"gain_{index}")
@@ -48,14 +52,67 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
         scale = gain if layer.dynamic else tape.op("Mul", gain, full_scale)
         if layer.col_copies > 1:
             scale = tape.op("Mul", scale, tape.constant(np.float32(1.0 / layer.col_copies)))
-        weights = _weights(tape, layer, copies, unit)
-        reads = [_block(tape, layer, index, profile, side, weights, noise) for side in sides]
-        read = reads[0] if len(reads) == 1 else tape.op("Sub", *reads)
-        parts.append(tape.inline(io.decode, read, _per_column(tape, layer, scale)))
-    summed = parts[0] if len(parts) == 1 else tape.op("Sum", *parts)
+        weights.append(_weights(tape, layer, copies, unit))
+        scales.append(scale)
+    how = _joined if _joins(layer, profile) else _one_by_one
+    summed = how(tape, layer, profile, sides, weights, scales, noise)
     scaled = tape.op("Mul", summed, full_scale) if layer.dynamic else summed
     tape.op("Add", scaled, _per_column(tape, layer, offset), output="y")
     return tape.function(layer.placed.layer.name)
+
+
+def _joins(layer: Calibrated, profile: Profile) -> bool:
+    """Whether the blocks of a layer are read as one: each operator costs a microsecond however little it does."""
+    blocks = len(layer.placed.blocks)
+    few = blocks * layer.col_copies * layer.placed.layer.matrix.shape[1] <= JOINED_COLUMNS
+    plain = layer.placed.layer.geometry is None and not profile.signal_noise and not profile.reference
+    return blocks > 1 and few and plain
+
+
+def _joined(
+    tape: _Tape,
+    layer: Calibrated,
+    profile: Profile,
+    sides: Sequence[ir.Value],
+    weights: Sequence[ir.Value],
+    scales: Sequence[ir.Value],
+    noise: ir.Value,
+) -> ir.Value:
+    """Read all blocks side by side: their sum in units of the layer's output."""
+    reads = []
+    for side in sides:
+        totals = [_product(tape, layer, index, side, weight) for index, weight in enumerate(weights)]
+        reads.append(_read(tape, profile, tape.op("Concat", *totals, axis=-1), noise))
+    read = reads[0] if len(reads) == 1 else tape.op("Sub", *reads)
+    every = tape.op("Concat", *(scale for scale in scales for _ in range(layer.col_copies)), axis=0)
+    return _sum_of_copies(tape, layer, tape.inline(io.decode, read, every), len(scales) * layer.col_copies)
+
+
+def _one_by_one(
+    tape: _Tape,
+    layer: Calibrated,
+    profile: Profile,
+    sides: Sequence[ir.Value],
+    weights: Sequence[ir.Value],
+    scales: Sequence[ir.Value],
+    noise: ir.Value,
+) -> ir.Value:
+    """Read block after block: their sum in units of the layer's output."""
+    parts = []
+    for index, (weight, scale) in enumerate(zip(weights, scales, strict=True)):
+        reads = [_block(tape, layer, index, profile, side, weight, noise) for side in sides]
+        read = reads[0] if len(reads) == 1 else tape.op("Sub", *reads)
+        if _counts(layer, profile):
+            parts.append(tape.op("DequantizeLinear", read, scale, axis=1))
+        else:
+            parts.append(tape.inline(io.decode, read, _per_column(tape, layer, scale)))
+    return parts[0] if len(parts) == 1 else tape.op("Sum", *parts)
+
+
+def _counts(layer: Calibrated, profile: Profile) -> bool:
+    """Whether codes are bytes until they are decoded, so that rounding and adding copies take two passes, not four."""
+    few = 0 < profile.adc.levels <= np.iinfo(np.uint8).max // 2
+    return few and layer.col_copies > 1 and layer.placed.layer.geometry is not None and not profile.reference
 
 
 def _sides(tape: _Tape, layer: Calibrated, codes: ir.Value) -> list[ir.Value]:
@@ -78,7 +135,9 @@ def _block(
         total = tape.op("Add", total, base)
     if profile.signal_noise:
         noise = tape.op("Mul", noise, _signal_noise(tape, layer, index, profile, codes, weights, total))
-    read = _sum_of_copies(tape, layer, _read(tape, profile, total, noise))
+    if _counts(layer, profile):
+        return _counted(tape, layer, profile, total, noise)
+    read = _sum_of_copies(tape, layer, _read(tape, profile, total, noise), layer.col_copies)
     if base is None:
         return read
     every = base if layer.col_copies == 1 else tape.op("Mul", base, tape.constant(np.float32(layer.col_copies)))
@@ -125,23 +184,41 @@ def _weights(tape: _Tape, layer: Calibrated, copies: Sequence[ir.Value], unit: f
     return joined if unit == 1.0 else tape.op("Mul", joined, tape.constant(np.float32(unit)))
 
 
-def _sum_of_copies(tape: _Tape, layer: Calibrated, read: ir.Value) -> ir.Value:
-    """Sum over column copies, which lie side by side."""
-    if layer.col_copies == 1:
+def _counted(tape: _Tape, layer: Calibrated, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
+    """Read and sum over column copies in integers: exactly what `_read` and `_sum_of_copies` give."""
+    levels, copies = profile.adc.levels, layer.col_copies
+    noisy = _noisy(tape, profile, total, noise)
+    zero, top = (tape.constant(np.uint8(value)) for value in (levels, 2 * levels))
+    codes = tape.op("QuantizeLinear", noisy, tape.constant(np.float32(1.0)), zero)
+    if levels != np.iinfo(np.uint8).max / 2:
+        codes = tape.op("Clip", codes, tape.constant(np.uint8(0)), top)
+    cols, geometry = layer.placed.layer.matrix.shape[1], layer.placed.layer.geometry
+    point = [1] * (0 if geometry is None else len(geometry.kernel))
+    ones = np.tile(np.eye(cols, dtype=np.uint8), copies).reshape(cols, copies * cols, *point)
+    return tape.op("ConvInteger", codes, tape.constant(ones), zero, kernel_shape=point)
+
+
+def _sum_of_copies(tape: _Tape, layer: Calibrated, read: ir.Value, copies: int) -> ir.Value:
+    """Sum over copies, which lie side by side."""
+    if copies == 1:
         return read
     cols = layer.placed.layer.matrix.shape[1]
     axis = tape.constant(np.array([-1 if layer.placed.layer.geometry is None else 1], dtype=np.int64))
-    edges = [tape.constant(np.array([cols * copy], dtype=np.int64)) for copy in range(layer.col_copies + 1)]
+    edges = [tape.constant(np.array([cols * copy], dtype=np.int64)) for copy in range(copies + 1)]
     parts = [tape.op("Slice", read, start, stop, axis) for start, stop in pairwise(edges)]
     return tape.op("Sum", *parts)
 
 
 def _read(tape: _Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
-    levels = profile.adc.levels
+    levels, noisy = profile.adc.levels, _noisy(tape, profile, total, noise)
+    return tape.inline(lambda a: io.readout(a, None, 0.0, levels), noisy) if levels else noisy
+
+
+def _noisy(tape: _Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
     if not profile.noise_factor:
-        return tape.inline(lambda a: io.readout(a, None, 0.0, levels), total) if levels else total
+        return total
     deviate = tape.op("RandomNormalLike", total, mean=0.0, scale=1.0)
-    return tape.inline(lambda a, b, c: io.readout(a, b, c, levels), total, deviate, noise)
+    return tape.inline(lambda a, b, c: io.readout(a, b, c, 0), total, deviate, noise)
 
 
 def _sample_scale(tape: _Tape, layer: Calibrated, x: ir.Value) -> ir.Value:

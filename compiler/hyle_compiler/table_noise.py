@@ -21,6 +21,7 @@ from hyle_substrates.deviates import RUN, RUNS
 __all__ = ["read_noise_from_table"]
 
 _SHAPE_OF_PART = 15  # the opset from which Shape can tell one axis alone
+_PACKED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,14 @@ class _Reads:
         values: Values of one sample's read.
         shape: A read's shape without its first axis, the samples.
         batch: The graph's input that has as many samples.
+        packed: Whether the values themselves are gathered with those of other layers, and not only their places drawn:
+            one operator for all, and a copy, which is worth it for a few.
     """
 
     values: int
     shape: tuple[int, ...]
     batch: ir.Value
+    packed: bool
 
     @property
     def runs(self) -> int:
@@ -63,25 +67,39 @@ def read_noise_from_table(
     together: dict[ir.Value, list[tuple[ir.Node, _Reads]]] = {}
     for call in found:
         key = call.op_identifier()
-        layer = layers[call.name or ""]
-        reads = _reads(model, call, layer) if callers[key] == 1 else None
+        layer, function = layers[call.name or ""], model.functions[key]
+        width = _width(layer, _draws(function))
+        reads = _reads(model, call, layer, width) if callers[key] == 1 else None
         if key not in rewritten:
-            whole = all(_values(call, block.col_copies) % RUN == 0 for block in layer.blocks)
-            rewritten[key] = _rewrite(model.functions[key], reads, whole=whole)
+            whole = _values(call, width) % RUN == 0
+            rewritten[key] = _rewrite(function, reads, whole=whole)
         if rewritten[key]:
-            _give(call, table)
+            if reads is None or not reads.packed:
+                _give(call, table)
             if reads is not None:
                 together.setdefault(reads.batch, []).extend([(call, reads)] * rewritten[key])
     for number, (batch, some) in enumerate(together.items()):
-        _draw(model.graph, batch, some, f"hyle.physical/places{number}_")
+        _draw(model.graph, batch, some, table, f"hyle.physical/places{number}_")
 
 
-def _reads(model: ir.Model, call: ir.Node, layer: Layer) -> _Reads | None:
+def _draws(function: ir.Function) -> list[ir.Node]:
+    return [node for node in function if node.op_type == "RandomNormalLike"]
+
+
+def _width(layer: Layer, draws: Sequence[ir.Node]) -> int:
+    """How many times a layer's columns one read is wide, for its copies and the blocks that are read together; or 0."""
+    passes = 2 if layer.polarity == "two-pass" else 1
+    copies = {block.col_copies for block in layer.blocks}
+    if len(copies) != 1 or not draws:
+        return 0
+    return copies.pop() * len(layer.blocks) * passes // len(draws)
+
+
+def _reads(model: ir.Model, call: ir.Node, layer: Layer, width: int) -> _Reads | None:
     """How a layer's places can be drawn with those of others; None if they cannot."""
     shape = list(call.outputs[0].shape or ())
-    copies = {block.col_copies for block in layer.blocks}
     sizes = [size for size in shape[1:] if isinstance(size, int)]
-    if call.graph is not model.graph or len(sizes) + 1 != len(shape) or not sizes or len(copies) != 1:
+    if call.graph is not model.graph or len(sizes) + 1 != len(shape) or not sizes or not width:
         return None
     if model.opset_imports[""] < _SHAPE_OF_PART:
         return None
@@ -90,8 +108,8 @@ def _reads(model: ir.Model, call: ir.Node, layer: Layer) -> _Reads | None:
     if samples is None or not batches:
         return None
     # Copies lie side by side, along the channels of a convolution.
-    sizes[-1 if layer.convolution is None else 0] *= copies.pop()
-    return _Reads(prod(sizes), tuple(sizes), batches[0])
+    sizes[-1 if layer.convolution is None else 0] *= width
+    return _Reads(prod(sizes), tuple(sizes), batches[0], prod(sizes) <= _PACKED)
 
 
 def _give(call: ir.Node, value: ir.Value) -> None:
@@ -99,35 +117,45 @@ def _give(call: ir.Node, value: ir.Value) -> None:
     call.replace_input_with(len(call.inputs) - 1, value)
 
 
-def _draw(graph: ir.Graph, batch: ir.Value, reads: Sequence[tuple[ir.Node, _Reads]], prefix: str) -> None:
-    """Draw the places of all reads, before everything else, and hand each its own."""
+def _draw(
+    graph: ir.Graph, batch: ir.Value, reads: Sequence[tuple[ir.Node, _Reads]], table: ir.Value, prefix: str
+) -> None:
+    """Draw the places of all reads, before everything else, and hand each its own, or what stands there."""
     tape = _Nodes(prefix)
-    runs = [one.runs for _, one in reads]
+    packed = [(call, one.values) for call, one in reads if one.packed]
+    values = sum(count for _, count in packed)
+    apart = [(call, one.runs) for call, one in reads if not one.packed]
+    runs = [count for _, count in apart] + [-(-values // RUN)] * bool(packed)
     samples = tape.add("Shape", batch, start=0, end=1)
     size = tape.add("Concat", samples, tape.constant([sum(runs)]), axis=0)
-    places = [tape.places(tape.add("ConstantOfShape", size))]
-    if len(reads) > 1:
-        places = tape.split(places[0], tape.constant(runs), len(runs))
+    places = tape.split(tape.places(tape.add("ConstantOfShape", size)), runs)
+    given = list(zip([call for call, _ in apart], places, strict=False))
+    if packed:
+        flat = tape.add("Reshape", tape.add("Gather", table, places[-1], axis=0), tape.constant([0, runs[-1] * RUN]))
+        counts = [count for _, count in packed]
+        rest = [runs[-1] * RUN - values] if values % RUN else []
+        given += zip([call for call, _ in packed], tape.split(flat, counts + rest), strict=False)
     graph.insert_before(graph[0], tape.nodes)
-    for (call, _), place in zip(reads, places, strict=True):
-        _give(call, place)
+    for call, value in given:
+        _give(call, value)
 
 
-def _values(call: ir.Node, copies: int) -> int:
+def _values(call: ir.Node, width: int) -> int:
     """How many values one sample's read of a block has; 1 where that is not known."""
     shape = call.outputs[0].shape
     dimensions = list(shape)[1:] if shape is not None else []
     sizes = [size for size in dimensions if isinstance(size, int)]
-    return prod(sizes) * copies if sizes and len(sizes) == len(dimensions) else 1
+    return prod(sizes) * width if sizes and len(sizes) == len(dimensions) and width else 1
 
 
 def _rewrite(function: ir.Function, reads: _Reads | None, *, whole: bool) -> int:
     """Let a body read; returns how often it does."""
-    drawn = [node for node in function if node.op_type == "RandomNormalLike"]
+    drawn = _draws(function)
     if not drawn:
         return 0
     table = ir.Value(name=DEVIATES)
-    function.inputs.append(table)
+    if reads is None or not reads.packed:
+        function.inputs.append(table)
     noise = next(value for value in function.inputs if value.name == "noise")
     for number, node in enumerate(drawn):
         total, deviate = node.inputs[0], node.outputs[0]
@@ -135,9 +163,9 @@ def _rewrite(function: ir.Function, reads: _Reads | None, *, whole: bool) -> int
         if reads is None:
             nodes = _read(total, table, prefix, whole=whole)  # type: ignore[arg-type]
         else:
-            place = ir.Value(name=f"places_{number}")
-            function.inputs.append(place)
-            nodes = _read_at(place, table, prefix, reads)
+            given = ir.Value(name=f"given_{number}")
+            function.inputs.append(given)
+            nodes = _read_packed(given, prefix, reads) if reads.packed else _read_at(given, table, prefix, reads)
         # The table is scaled already; only a noise that depends on the signal is still multiplied.
         scaled = [use for use, _ in deviate.uses() if use.op_type == "Mul" and noise in use.inputs]
         old = [node, *scaled]
@@ -159,9 +187,11 @@ class _Nodes:
     def constant(self, values: Sequence[int]) -> ir.Value:
         return self.add("Constant", value=ir.tensor(np.array(values, dtype=np.int64)))
 
-    def split(self, value: ir.Value, sizes: ir.Value, count: int) -> list[ir.Value]:
+    def split(self, value: ir.Value, sizes: Sequence[int]) -> list[ir.Value]:
         """Cut along the second axis."""
-        return self._append(ir.node("Split", [value, sizes], {"axis": 1}, num_outputs=count))
+        if len(sizes) == 1:
+            return [value]
+        return self._append(ir.node("Split", [value, self.constant(sizes)], {"axis": 1}, num_outputs=len(sizes)))
 
     def places(self, blank: ir.Value) -> ir.Value:
         """As many places in the table as `blank` has values, in its shape."""
@@ -176,6 +206,13 @@ class _Nodes:
             output.name = f"{node.name}_{number}" if number else node.name
         self.nodes.append(node)
         return list(node.outputs)
+
+
+def _read_packed(values: ir.Value, prefix: str, reads: _Reads) -> list[ir.Node]:
+    """Nodes that bring a read's deviates into its shape."""
+    tape = _Nodes(prefix)
+    tape.add("Reshape", values, tape.constant([-1, *reads.shape]))
+    return tape.nodes
 
 
 def _read_at(place: ir.Value, table: ir.Value, prefix: str, reads: _Reads) -> list[ir.Node]:

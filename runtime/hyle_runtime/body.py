@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,11 +40,12 @@ __all__ = ["Body", "SelfTest"]
 Array = np.ndarray[Any, Any]
 PORTION_BYTES = 2**19
 SMALLEST_PORTION = 8
-# Less side by side wins nothing: each operator of a graph costs about a microsecond however little it does, and handing
-# a share to another thread some fifty; four million multiply-accumulates take some 200 microseconds with their noise.
-SMALLEST_SHARE, SHARE_MACS = 4, 2**22
-# Models of which more samples than this are one share need so little memory for a run that none is kept.
-LARGEST_SHARE = 32
+# What another thread is given must be worth its while, as each operator of a graph costs about a microsecond however
+# little it does. Until that thread has woken up, and the caller again, some 120 microseconds pass, in which the caller
+# does more than its share: three million multiply-accumulates, with their noise.
+SHARE_MACS, AHEAD_MACS = 2**21, 3 * 2**20
+# Models of fewer multiply-accumulates a sample need so little memory for a run that none is kept.
+KEPT_MACS = 2**17
 SIGNAL_PROBES = 64
 SLICE = 32
 
@@ -109,7 +111,7 @@ class Body:
         self._witness = Witness(driver) if diagnose and not self._fused else None
         self._driver = self._witness or driver
         self._whole: ort.InferenceSession | None = None
-        self._portion, self._share = _portion(manifest), _share(manifest)
+        self._portion, self._macs = _portion(manifest), _macs(manifest)
         self._crew = Crew(side_by_side)
         self._sample_energy_j = self._profile.cost.mvm_energy_j * sum(self._reads(layer) for layer in manifest.layers)
         self._steps: Steps | None = None
@@ -140,7 +142,7 @@ class Body:
         self.corrections = fresh
         if self._fused:
             threads = 1 if self._portion and self._crew.size > 1 else self._threads
-            keep = bool(self._portion) and self._share <= LARGEST_SHARE
+            keep = bool(self._portion) and self._macs >= KEPT_MACS
             self._whole = sessions.start(
                 self._folder / "twin.onnx", threads=threads, replace=self._instance(), keep_memory=keep
             )
@@ -246,11 +248,25 @@ class Body:
 
     def _portions(self, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
         """Cut a large batch, for the crew and so that what lies between two operators stays in a processor's cache."""
-        sizes = {len(array) for array in inputs.values()} if self._portion else {1}
-        size = min(self._portion, max(self._share, -(-max(sizes) // self._crew.size)))
-        if len(sizes) != 1 or max(sizes) <= size or not size:
+        samples = {len(array) for array in inputs.values()} if self._portion else {1}
+        sizes = self._sizes(max(samples)) if len(samples) == 1 else [0]
+        if len(sizes) == 1:
             return [dict(inputs)]
-        return [{name: array[s : s + size] for name, array in inputs.items()} for s in range(0, max(sizes), size)]
+        stops = list(accumulate(sizes, initial=0))
+        return [{name: array[start:stop] for name, array in inputs.items()} for start, stop in pairwise(stops)]
+
+    def _sizes(self, samples: int) -> list[int]:
+        """Samples of each portion, the caller's own first: it begins while the others wake, and is given more."""
+        if samples < 2:
+            return [samples]
+        ahead, least = AHEAD_MACS // self._macs, -(-SHARE_MACS // self._macs)
+        hands = min(self._crew.size, (samples - ahead) // least)
+        if hands < 2:
+            hands, ahead = 1, 0
+        shared = samples - ahead
+        count = hands * -(-shared // (hands * max(self._portion, 1)))
+        sizes = [shared // count + (number < shared % count) for number in range(count)]
+        return [sizes[0] + ahead, *sizes[1:]]
 
     def _reads(self, layer: Layer) -> float:
         """Tile reads of one inference: every vector drives all of the layer's tiles."""
@@ -321,7 +337,6 @@ def _portion(manifest: Manifest) -> int:
     return int(max(SMALLEST_PORTION, PORTION_BYTES // max(widest, 1)))
 
 
-def _share(manifest: Manifest) -> int:
-    """Least samples that are worth another thread."""
-    macs = sum(layer.macs * max(block.col_copies for block in layer.blocks) for layer in manifest.layers)
-    return max(SMALLEST_SHARE, -(-SHARE_MACS // max(macs, 1)))
+def _macs(manifest: Manifest) -> int:
+    """Multiply-accumulates of a sample on physics, with all copies; at least one."""
+    return max(1, sum(layer.macs * max(block.col_copies for block in layer.blocks) for layer in manifest.layers))

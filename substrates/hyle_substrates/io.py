@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from hyle_substrates.arrays import array_namespace
 
-__all__ = ["Polarity", "decode", "encode", "noise_std", "readout", "round_through", "sides"]
+__all__ = ["Polarity", "decode", "encode", "encode_within", "noise_std", "readout", "round_through", "sides"]
 
 Polarity = Literal["signed", "positive", "two-pass"]
 TINY = 1e-30
@@ -41,6 +41,13 @@ def encode(x: Any, full_scale: Any, levels: int) -> Any:
     if not levels:
         return x / (full_scale + TINY)
     return round_through(_clip(x * (levels / (full_scale + TINY)), float(levels)))
+
+
+def encode_within(x: Any, full_scale: Any, levels: int) -> Any:
+    """Do what `encode` does for values that `full_scale` bounds, as one that was measured on them does."""
+    if not levels:
+        return encode(x, full_scale, levels)
+    return round_through(x * (levels / (full_scale + TINY)))
 
 
 def sides(codes: Any, polarity: Polarity) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hyle_runtime.body import AHEAD_MACS, SHARE_MACS, Body
 from hyle_runtime.crew import Crew, cores
 from hyle_substrates.profile import decode_profile, find_profile
 from hyle_substrates.twin import TwinDriver
@@ -86,3 +87,26 @@ def test_portions_side_by_side_give_what_one_after_another_gives(tmp_path: Path)
     )
     np.testing.assert_allclose(several.run(feed)["output"], one.run(feed)["output"], rtol=1e-5, atol=1e-5)
     several.close()
+
+
+@given(
+    samples=st.integers(0, 400),
+    macs=st.sampled_from([1, 100_000, 1_560_000, 10**8]),
+    size=st.integers(1, 16),
+    portion=st.sampled_from([8, 50, 10**6]),
+)
+def test_a_batch_is_cut_so_that_nobody_waits_long(samples: int, macs: int, size: int, portion: int) -> None:
+    body = Body.__new__(Body)
+    body._macs, body._portion, body._crew = macs, portion, Crew(size)
+    sizes = body._sizes(samples)
+    assert sum(sizes) == samples
+    assert samples == 0 or min(sizes) > 0
+    ahead = AHEAD_MACS // macs
+    # The caller begins while the others wake; what they are given is alike to one sample, and worth waking them.
+    assert sizes[0] <= portion + ahead
+    assert max(sizes[1:], default=0) <= portion
+    assert max(sizes[1:], default=0) - min(sizes[1:], default=0) <= 1
+    if len(sizes) > 1:
+        assert sizes[0] - max(sizes[1:]) <= ahead + 1
+    if len(sizes) > 1 and samples <= portion:
+        assert min(sizes) * macs >= SHARE_MACS
