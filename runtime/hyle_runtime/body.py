@@ -248,11 +248,10 @@ class Body:
 
     def _portions(self, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
         """Cut a large batch, for the crew and so that what lies between two operators stays in a processor's cache."""
-        samples = {len(array) for array in inputs.values()} if self._portion else {1}
-        sizes = self._sizes(max(samples)) if len(samples) == 1 else [0]
-        if len(sizes) == 1:
+        samples = {len(array) for array in inputs.values()} if self._portion else set()
+        if len(samples) != 1:
             return [dict(inputs)]
-        stops = list(accumulate(sizes, initial=0))
+        stops = accumulate(self._sizes(samples.pop()), initial=0)
         return [{name: array[start:stop] for name, array in inputs.items()} for start, stop in pairwise(stops)]
 
     def _sizes(self, samples: int) -> list[int]:
@@ -264,7 +263,7 @@ class Body:
         if hands < 2:
             hands, ahead = 1, 0
         shared = samples - ahead
-        count = hands * -(-shared // (hands * max(self._portion, 1)))
+        count = hands * -(-shared // (hands * self._portion))
         sizes = [shared // count + (number < shared % count) for number in range(count)]
         return [sizes[0] + ahead, *sizes[1:]]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from hyle_substrates.arrays import array_namespace
 
-__all__ = ["Polarity", "decode", "encode", "encode_within", "noise_std", "readout", "round_through", "sides"]
+__all__ = ["Polarity", "decode", "encode", "noise_std", "readout", "round_through", "sides"]
 
 Polarity = Literal["signed", "positive", "two-pass"]
 TINY = 1e-30
@@ -27,27 +27,23 @@ def _clip(x: Any, bound: float) -> Any:
     return array_namespace(x).clip(x, -bound, bound)
 
 
-def encode(x: Any, full_scale: Any, levels: int) -> Any:
+def encode(x: Any, full_scale: Any, levels: int, *, bounded: bool = False) -> Any:
     """Quantise values to DAC codes.
 
     Args:
         x: Values, any shape, in units of the layer's input.
         full_scale: Value that drives the highest code, same unit, > 0; broadcasts against `x`.
         levels: Highest code; 0 for a continuous converter without limits.
+        bounded: No magnitude exceeds `full_scale`, so that nothing needs to be cut; exact below 2^21 levels, where
+            float32's rounding is less than half a code.
 
     Returns:
         Codes from -levels to levels, the shape of `x`; for a continuous converter `x / full_scale`.
     """
     if not levels:
         return x / (full_scale + TINY)
-    return round_through(_clip(x * (levels / (full_scale + TINY)), float(levels)))
-
-
-def encode_within(x: Any, full_scale: Any, levels: int) -> Any:
-    """Do what `encode` does for values that `full_scale` bounds, as one that was measured on them does."""
-    if not levels:
-        return encode(x, full_scale, levels)
-    return round_through(x * (levels / (full_scale + TINY)))
+    scaled = x * (levels / (full_scale + TINY))
+    return round_through(scaled if bounded else _clip(scaled, float(levels)))
 
 
 def sides(codes: Any, polarity: Polarity) -> tuple[Any, ...]:
