@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "edge_agent"))
 
 from test_agent_footprint import installed_files  # noqa: E402
@@ -45,12 +45,13 @@ def site(folder: Path) -> Path:
     """The base install, without extras, as an environment of its own."""
     ours = {Path(str(one.locate())) for one in metadata.files("hyle") or () if "dist-info" in str(one)}
     for path in installed_files() | ours:
-        parts = path.resolve().parts
-        starts = [i + 1 for i, part in enumerate(parts) if part == "site-packages"] or [
-            i for i, part in enumerate(parts) if part == "hyle" or part.startswith("hyle_")
+        path = path.resolve()
+        inside = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else path.parts
+        starts = [i + 1 for i, part in enumerate(inside) if part == "site-packages"] or [
+            i for i, part in enumerate(inside) if part == "hyle" or part.startswith("hyle_")
         ]
         if starts:  # else a script beside the packages
-            target = folder.joinpath(*parts[starts[0] :])
+            target = folder.joinpath(*inside[starts[0] :])
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     return folder
