@@ -207,7 +207,10 @@ class _Nodes:
 def _read_packed(values: ir.Value, prefix: str, reads: _Reads) -> list[ir.Node]:
     """Nodes that bring a read's deviates into its shape."""
     tape = _Nodes(prefix)
-    tape.add("Reshape", values, tape.constant([-1, *reads.shape]))
+    if len(reads.shape) == 1:
+        tape.add("Identity", values)  # which costs nothing: onnxruntime takes it out
+    else:
+        tape.add("Reshape", values, tape.constant([-1, *reads.shape]))
     return tape.nodes
 
 
