@@ -48,6 +48,37 @@ def test_a_failure_ends_what_was_not_begun_and_is_raised() -> None:
     crew.close()
 
 
+def test_nobody_waits_for_a_thread_that_is_busy_elsewhere() -> None:
+    crew, begun, go = Crew(2), threading.Barrier(3), threading.Event()
+    answers: list[list[int]] = []
+
+    def held(item: int) -> int:
+        begun.wait(20)
+        assert go.wait(20)
+        return item
+
+    other = threading.Thread(target=lambda: answers.append(crew.map(held, [1, 2])))
+    other.start()
+    begun.wait(20)
+    assert crew.map(lambda item: item, range(5)) == [0, 1, 2, 3, 4]
+    assert not answers
+    go.set()
+    other.join(20)
+    assert answers == [[1, 2]]
+    crew.close()
+
+
+def test_threads_end_with_the_crew() -> None:
+    before, crew = set(threading.enumerate()), Crew(3)
+    crew.map(lambda item: item, range(9))
+    others = set(threading.enumerate()) - before
+    assert len(others) == 2
+    del crew
+    for thread in others:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in others)
+
+
 def test_a_crew_that_is_closed_while_others_work_leaves_none_without_an_answer() -> None:
     crew, wrong = Crew(2), []
 
