@@ -13,6 +13,7 @@ from hyle_agent.control import Controller
 from hyle_agent.loading import SlotLoader
 from hyle_agent.models import Models
 from hyle_agent.operator_thread import OperatorThread
+from hyle_agent.status import refusal_of
 
 __all__ = ["DeviceWatch"]
 
@@ -51,6 +52,9 @@ class DeviceWatch:
                 changed = await self._operator.run(self._look)
             except HyleError as error:
                 _LOG.debug("the device could not be looked at: %s", type(error).__name__)
+                continue
+            except Exception as error:
+                refusal_of(error)  # writes it to the log; a driver that breaks its contract is asked again
                 continue
             if changed:
                 await self._changed()

@@ -1,18 +1,21 @@
 """What every attached device needs around its link: checks, reconnection, and its programming written again.
 
 A link is the plain conversation with one device that is there; it may raise `DeviceError` or `OSError` at any moment
-and is then thrown away. `AttachedDriver` makes a `Driver` of it: the call that failed says so, the next one opens
-a new link and writes every tile again before anything is read, so that no answer comes from matter that has forgotten.
+and is then thrown away. Any other exception counts as an answer that nobody understands. `AttachedDriver` makes a
+`Driver` of it: the call that failed says so, the next one opens a new link and writes every tile again before anything
+is read, so that no answer comes from matter that has forgotten.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import TypeVar
 
 import numpy as np
+from hyle_errors import HyleError
 
 from hyle_substrates.driver import (
     BadAnswerError,
@@ -27,7 +30,7 @@ from hyle_substrates.driver import (
     WrongDeviceError,
 )
 
-__all__ = ["AttachedDriver"]
+__all__ = ["AttachedDriver", "guarded", "readings"]
 
 T = TypeVar("T")
 
@@ -46,13 +49,13 @@ class AttachedDriver:
         self._open = open_link
         self._written: dict[int, Codes] = {}
         self._closed = False
-        self._link: Driver | None = _guarded(open_link)
-        self._device = _guarded(self._link.describe)
+        self._link: Driver | None = guarded(open_link)
+        self._device = self._call(_described)
 
     def describe(self) -> Device:
         """Return the device; `connected` in its health is 1 while it answers. Never raises before `close`."""
         try:
-            now = self._call(lambda link: link.describe())
+            now = self._call(_described)
         except DeviceError as error:
             if self._closed:
                 raise
@@ -112,7 +115,7 @@ class AttachedDriver:
         if self._closed:
             raise _closed()
         try:
-            return _guarded(lambda: work(self._linked()))
+            return guarded(lambda: work(self._linked()))
         except DeviceError:
             self._drop()
             raise
@@ -164,16 +167,39 @@ def _check_answer(codes: Codes, levels: int) -> None:
         raise BadAnswerError(f"An ADC code exceeds {levels}.", remedy="Check the device and its profile.")
 
 
-def _guarded(work: Callable[[], T]) -> T:
+def readings(health: Mapping[str, float]) -> dict[str, float]:
+    """Return a device's live readings as numbers; BadAnswerError names the one that is none."""
+    for name, value in health.items():
+        if not isinstance(value, (Real, np.bool_)):
+            raise BadAnswerError(f"The reading {name!r} is no number.", remedy="Check the device and its driver.")
+    return {name: float(value) for name, value in health.items()}
+
+
+def _described(link: Driver) -> Device:
+    found = link.describe()
+    return replace(found, health=readings(found.health))
+
+
+def guarded(work: Callable[[], T]) -> T:
+    """Do a part of the conversation with a device.
+
+    Raises:
+        DeviceError: The device did not answer, or its driver does not understand what it answered. The message holds no
+            text of an unexpected exception, which may hold values.
+        HyleError: What the driver raised.
+    """
     try:
         return work()
+    except HyleError:
+        raise
     except TimeoutError as error:
         raise DeviceTimeoutError(f"The device does not answer: {error}.", remedy="Check what it does.") from error
     except OSError as error:
         message = f"The device does not answer: {error}."
         raise DeviceAwayError(message, remedy="Check its power and its cable.") from error
-    except ValueError as error:
-        raise BadAnswerError("The device sent what nobody understands.", remedy="Check its firmware.") from error
+    except Exception as error:
+        message = f"The device sent what its driver does not understand ({type(error).__name__})."
+        raise BadAnswerError(message, remedy="Check its firmware, and the driver.") from error
 
 
 def _closed() -> DeviceError:

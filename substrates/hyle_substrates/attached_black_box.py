@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from hyle_errors import CallerError
 
+from hyle_substrates.attached import guarded, readings
 from hyle_substrates.driver import (
     BadAnswerError,
     BlackBox,
     BlackBoxInfo,
-    DeviceAwayError,
     DeviceError,
-    DeviceTimeoutError,
     Floats,
     NotANumberError,
     WrongDeviceError,
 )
 
 __all__ = ["AttachedBlackBox"]
+
+T = TypeVar("T")
 
 
 class AttachedBlackBox:
@@ -39,17 +41,16 @@ class AttachedBlackBox:
         self._closed = False
         self._link: BlackBox | None = None
         self._identity = ""
-        self._info = self._linked().describe()
+        self._info = self._call(_described)
         self._identity = self._info.identity
 
     def describe(self) -> BlackBoxInfo:
         """Return the device; `connected` in its health is 1 while it answers."""
         try:
-            found = self._linked().describe()
+            found = self._call(_described)
         except DeviceError as error:
             if self._closed:
                 raise
-            self._drop()
             return replace(self._info, health={**self._info.health, "connected": 0.0}, fault=error.fault)
         self._info = replace(found, health={**found.health, "connected": 1.0})
         return self._info
@@ -61,41 +62,39 @@ class AttachedBlackBox:
         self._check(inputs, info.inputs, "inputs")
         if len(parameters) != len(inputs):
             raise CallerError("Parameters and inputs are of different batches.", remedy="Give one row for each sample.")
-        try:
-            answer = self._linked().respond(parameters, inputs)
-            if answer.shape != (len(inputs), info.outputs):
-                raise BadAnswerError("The device's answer has holes.", remedy="Check the device and its cable.")
-            if not np.isfinite(answer).all():
-                raise NotANumberError("The device's answer has holes.", remedy="Check the device and its cable.")
-        except (DeviceError, OSError, ValueError) as error:
-            self._drop()
-            if isinstance(error, DeviceError):
-                raise
-            raise _named(error) from error
-        return answer
+        return self._call(lambda link: self._checked(link.respond(parameters, inputs), (len(inputs), info.outputs)))
 
     def close(self) -> None:
         """Give the device back."""
         self._closed = True
         self._drop()
 
-    def _linked(self) -> BlackBox:
+    def _call(self, work: Callable[[BlackBox], T]) -> T:
         if self._closed:
             raise DeviceError("The device was closed.", remedy="Connect again.")
+        try:
+            return guarded(lambda: work(self._linked()))
+        except DeviceError:
+            self._drop()
+            raise
+
+    def _linked(self) -> BlackBox:
         if self._link is None:
-            try:
-                link = self._open()
-                found = link.describe().identity
-            except (OSError, ValueError) as error:
-                raise _named(error) from error
-            self._link = link
+            self._link = self._open()
+            found = self._link.describe().identity
             if self._identity and found != self._identity:
-                self._drop()
                 raise WrongDeviceError(
                     f"{found!r} answers where {self._identity!r} was.",
                     remedy="Attach the device that was there, or start again.",
                 )
         return self._link
+
+    def _checked(self, answer: Floats, shape: tuple[int, int]) -> Floats:
+        if answer.shape != shape:
+            raise BadAnswerError("The device's answer has holes.", remedy="Check the device and its cable.")
+        if not np.isfinite(answer).all():
+            raise NotANumberError("The device's answer has holes.", remedy="Check the device and its cable.")
+        return answer
 
     def _check(self, values: Floats, count: int, what: str) -> None:
         if values.ndim != 2 or values.shape[1] != count:
@@ -114,9 +113,6 @@ class AttachedBlackBox:
                 link.close()
 
 
-def _named(error: Exception) -> DeviceError:
-    """Say what is wrong with a device that did not answer."""
-    kind = DeviceTimeoutError if isinstance(error, TimeoutError) else DeviceAwayError
-    if isinstance(error, ValueError):
-        return BadAnswerError("The device sent what nobody understands.", remedy="Check its firmware.")
-    return kind(f"The device does not answer: {error}.", remedy="Check power and cable.")
+def _described(link: BlackBox) -> BlackBoxInfo:
+    found = link.describe()
+    return replace(found, health=readings(found.health))

@@ -105,7 +105,13 @@ def _one(check: Callable[[T], None], subject: T) -> Finding:
     except Skipped as why:
         return Finding(name, "skipped", str(why))
     except HyleError as error:
-        return Finding(name, "failed", error.message)
+        return Finding(name, "failed", f"{error.message}{_cause(error)}")
     except Exception as error:
         return Finding(name, "failed", f"{type(error).__name__}: {error}")
     return Finding(name, "passed")
+
+
+def _cause(error: HyleError) -> str:
+    """What lies behind an error and is in no message: a driver's author needs the text of it."""
+    cause = error.__cause__
+    return "" if cause is None or isinstance(cause, OSError) else f" {type(cause).__name__}: {cause}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import msgspec
@@ -14,6 +17,7 @@ from agent_fakes import COLS, connect_twin, manifest_of
 from hyle_agent import answers as answers_module
 from hyle_agent import errors
 from hyle_agent.datatypes import DATATYPES
+from hyle_agent.device_watch import DeviceWatch
 from hyle_agent.inference import Job, answers_of, respond
 from hyle_agent.loading import run_batch
 from hyle_agent.model_statistics import Histogram
@@ -191,3 +195,28 @@ def test_a_program_that_answers_for_another_number_of_samples_is_our_fault() -> 
     outputs = {"y": np.zeros((3, COLS), np.float32), "largest": np.zeros(3, np.int64)}
     with pytest.raises(errors.InternalAnswerError, match=r"\[3, 3\] for 'y'"):
         respond(job, answers_of([job, job], outputs, 2))
+
+
+def test_a_driver_that_breaks_its_contract_is_watched_on(caplog: pytest.LogCaptureFixture) -> None:
+    """A driver that is not built on `AttachedDriver` may raise anything: the watch says so and asks again."""
+    looks, seen = iter([KeyError("serial"), True]), asyncio.Event()
+
+    async def look(_: Any) -> bool:
+        found = next(looks)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def changed() -> None:
+        seen.set()
+
+    async def watch() -> None:
+        device: Any = SimpleNamespace(described=SimpleNamespace(health={"connected": 1.0}))
+        operator: Any = SimpleNamespace(run=look)
+        models: Any = None
+        task = asyncio.create_task(DeviceWatch(device, operator, models, changed, interval_s=0.01).run())
+        await asyncio.wait_for(seen.wait(), 10.0)
+        task.cancel()
+
+    asyncio.run(watch())
+    assert "KeyError" in caplog.text

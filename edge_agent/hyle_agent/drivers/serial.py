@@ -38,12 +38,12 @@ class _Link:
         try:
             self._port = serial.Serial(port, baud, timeout=0.05, write_timeout=timeout_s, exclusive=True)
             self._greet()
-            self._identity, tiles, rows, cols = self._ask("HELLO", 4)
-            self._tiles = int(tiles)
+            self._identity, *sizes = self._ask("HELLO", 4)
+            self._tiles, rows, cols = map(int, sizes)
         except BaseException:
             self.close()
             raise
-        if (int(rows), int(cols)) != (profile.array.rows, profile.array.cols):
+        if (rows, cols) != (profile.array.rows, profile.array.cols):
             self.close()
             raise DeviceError(
                 f"The board has tiles of {rows} x {cols}; {profile.name} says "

@@ -31,7 +31,7 @@ class Several:
         self._tiles = self._devices[0].describe().tiles
 
     def describe(self) -> Device:
-        """One device: the identities joined, the readings of the worst."""
+        """One device: the identities joined, the readings of the worst, the first fault."""
         told = [device.describe() for device in self._devices]
         names = dict.fromkeys(name for one in told for name in one.health)
         health = {}
@@ -44,6 +44,7 @@ class Several:
             tiles=self._tiles * len(told),
             simulated=all(one.simulated for one in told),
             health=health,
+            fault=next((one.fault for one in told if one.fault), ""),
         )
 
     def program(self, tile: int, targets: Codes) -> ProgramReport:
