@@ -17,6 +17,8 @@ __all__ = ["CHECKS"]
 
 SAMPLES = 24
 READS = 400
+FINE = 4
+"""Levels from which on a fraction of a converter's range can still be told from another."""
 
 
 @contextmanager
@@ -30,7 +32,9 @@ def _opened(subject: Subject[Driver]) -> Iterator[tuple[Driver, Device]]:
 
 def _targets(device: Device, seed: int = 0, rows: int = 16, cols: int = 8) -> Codes:
     shape = (min(rows, device.profile.array.rows), min(cols, device.profile.array.cols))
-    return _draw(shape, device.profile.weights.levels, seed, negative=True)
+    targets = _draw(shape, device.profile.weights.levels, seed, negative=True)
+    targets[0, 0] = device.profile.weights.levels or 1
+    return targets
 
 
 def _codes(device: Device, targets: Codes, batch: int = SAMPLES, seed: int = 1) -> Codes:
@@ -44,6 +48,31 @@ def _draw(shape: tuple[int, ...], levels: int, seed: int, *, negative: bool) -> 
         return rng.integers(-levels if negative else 0, levels + 1, shape).astype(np.int32)
     continuous: Codes = rng.uniform(-1.0 if negative else 0.0, 1.0, shape).astype(np.float32)
     return continuous
+
+
+def _within_range(device: Device, targets: Codes, codes: Codes, share: float = 1.0) -> Codes:
+    """Drive less: `codes` times `share`, or less where exact answers would come near the ends of the ADC's range.
+
+    A DAC of too few levels for that is driven at fewer places instead, by vectors whose exact answers are within.
+    """
+    profile = device.profile
+    top = 0.75 * profile.adc.levels if profile.adc.levels >= FINE else profile.adc.levels
+
+    def peaks(driven: Codes) -> np.ndarray:
+        exact = driven.astype(np.float64) @ targets * profile.read_unit
+        exact += profile.reference * driven.sum(axis=1, keepdims=True)
+        highest: np.ndarray = np.abs(exact).max(axis=1)
+        return highest
+
+    if top:
+        share = min(share, top / max(float(peaks(codes).max()), top))
+    if not profile.dac.levels or profile.dac.levels * share >= FINE:
+        return (codes * share).astype(codes.dtype)
+    kept = np.random.default_rng(6).random(codes.shape) < share**2
+    fewer: Codes = codes * kept
+    if top:
+        fewer[peaks(fewer) > top] = 0
+    return fewer
 
 
 def _noise(device: Device, targets: Codes, codes: Codes) -> np.ndarray:
@@ -90,9 +119,8 @@ def holds_what_was_programmed(subject: Subject[Driver]) -> None:
         targets = _targets(device)
         report = driver.program(0, targets)
         demand(report.tile == 0 and not report.residual < 0 and report.seconds >= 0, f"The report says {report}.")
-        profile, full = device.profile, _codes(device, targets, 400)
-        # Uniform codes and targets give columns of sqrt(rows) / 3; four and a half of these must not saturate.
-        codes: Codes = (full * min(1.0, profile.adc.full_scale / (1.5 * math.sqrt(len(targets))))).astype(full.dtype)
+        profile = device.profile
+        codes = _within_range(device, targets, _codes(device, targets, 400))
         answers = driver.apply([0], codes).astype(np.float64)
         unit = profile.read_unit
         answers -= profile.reference * codes.sum(axis=1, keepdims=True)
@@ -100,8 +128,11 @@ def holds_what_was_programmed(subject: Subject[Driver]) -> None:
         gain = float(np.sum(found * targets) / np.sum(targets.astype(np.float64) ** 2))
         demand(gain > 0.05, f"The matter's gain is {gain:.3g} of what the profile says.")
         wrong = float(np.sqrt(np.mean((found / gain - targets) ** 2))) * profile.weight_unit
-        spread = np.sqrt(np.mean(_noise(device, targets, codes) ** 2) + _rounding(device) ** 2)
+        noise = float(np.mean(_noise(device, targets, codes) ** 2))
         drive = float(np.sqrt(np.mean(codes.astype(np.float64) ** 2))) * unit
+        # Rounding averages out where noise or the other rows move a column by a code; else it is the same every time.
+        moved = math.sqrt(noise + (len(targets) - 1) * drive**2 * float(np.mean(targets.astype(np.float64) ** 2)))
+        spread = math.sqrt(noise + _rounding(device) ** 2 * (1.0 if moved >= 1.0 else len(codes)))
         estimate = spread / (drive * math.sqrt(len(codes))) * profile.weight_unit / gain
         allowed = 2.0 * (report.residual if math.isfinite(report.residual) else 0.1) / gain + 3.0 * estimate + 1e-5
         demand(wrong <= allowed, f"The read-back differs by {wrong:.3g} of the highest weight; {allowed:.3g} allowed.")
@@ -147,8 +178,7 @@ def has_the_noise_it_states(subject: Subject[Driver]) -> None:
     with _opened(subject) as (driver, device):
         targets = _targets(device)
         driver.program(0, targets)
-        full = _codes(device, targets, 1)
-        codes: Codes = (full / 4).astype(full.dtype)
+        codes = _within_range(device, targets, _codes(device, targets, 1), 0.25)
         reads = driver.apply([0], np.repeat(codes, READS, axis=0)).astype(np.float64)
         measured = reads.var(axis=0, ddof=1)
         variance = _noise(device, targets, codes)[0] ** 2

@@ -13,21 +13,22 @@ from hyle_substrates.twin import TwinDriver
 
 __all__ = ["CHECKS", "check_substrate"]
 
+ENOUGH = 32
 AGES_S = (0.0, 25.0, 86400.0, 31536000.0)
 
 
-def _targets(profile: Profile) -> Float64s:
+def _targets(profile: Profile, tile: int = 0) -> Float64s:
     shape = (min(12, profile.array.rows), min(8, profile.array.cols))
-    return np.random.default_rng(5).uniform(-1.0, 1.0, shape)
+    return np.random.default_rng(5 + tile).uniform(-1.0, 1.0, shape)
 
 
 def _draw(seed: int) -> Draw:
     return lambda name, shape: draws.normal(seed, name, shape=shape)
 
 
-def _made(profile: Profile, seed: int, age_s: float = 25.0) -> Float64s:
+def _made(profile: Profile, seed: int, age_s: float = 25.0, tile: int = 0) -> Float64s:
     substrate = load_substrate(profile.substrate)
-    matter = substrate.program(profile, _targets(profile), _draw(seed))
+    matter = substrate.program(profile, _targets(profile, tile), _draw(seed))
     return substrate.age(profile, matter, age_s, _draw(seed + 1))
 
 
@@ -40,8 +41,10 @@ def gives_finite_weights_at_every_age(profile: Profile) -> None:
 
 
 def follows_its_targets(profile: Profile) -> None:
-    """Soon after programming, weights correlate with their targets."""
-    alike = np.corrcoef(_made(profile, 0).ravel(), _targets(profile).ravel())[0, 1]
+    """Soon after programming, weights correlate with their targets, over as many tiles as give enough of them."""
+    tiles = range(-(-ENOUGH // _targets(profile).size))
+    made = np.concatenate([_made(profile, 2 * tile, tile=tile).ravel() for tile in tiles])
+    alike = np.corrcoef(made, np.concatenate([_targets(profile, tile).ravel() for tile in tiles]))[0, 1]
     demand(alike > 0.9, f"Weights correlate {alike:.2f} with their targets.")
 
 

@@ -7,14 +7,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hyle_agent.drivers import find_driver
-from hyle_substrates import conformance, conformance_black_box, conformance_driver
+from hyle_substrates import conformance, conformance_black_box, conformance_driver, conformance_substrate
 from hyle_substrates.conformance import Subject
 from hyle_substrates.conformance_substrate import check_substrate
 from hyle_substrates.driver import BlackBox, DeviceError, ProgramReport
-from hyle_substrates.profile import load_profile
+from hyle_substrates.profile import Adc, Array, Dac, Noise, Weights, load_profile
 from hyle_substrates.substrate import substrate_names
 from hyle_substrates.twin import TwinDriver
 from rigs import BOARD, remote_twin, scpi_instrument, serial_board
@@ -68,6 +69,27 @@ def test_a_driver_keeps_the_contract_through_hangs_kills_and_restarts(
 def test_a_substrate_keeps_the_contract_with_every_profile(name: str) -> None:
     found = check_substrate(name)
     wrong = [(profile, f) for profile, findings in found.items() for f in findings if f.outcome == "failed"]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"array": Array(1, 1), "adc": Adc(127, 1.0)},
+        {"array": Array(1, 7), "weights": Weights(2, "offset"), "dac": Dac(2, "static"), "adc": Adc(2, 2.0)},
+        {"weights": Weights(1, "differential"), "dac": Dac(1, "static"), "adc": Adc(31, 4.0)},
+        {"dac": Dac(1, "static", nonnegative=True), "adc": Adc(127, 4.0)},
+        {"array": Array(1, 3), "weights": Weights(1, "native"), "dac": Dac(1, "static"), "adc": Adc(1, 1.0)},
+        {"adc": Adc(127, 0.5), "noise": Noise(0.004)},
+    ],
+    ids=["one cell", "one row", "two-valued", "a binary modulator", "one bit throughout", "a narrow converter"],
+)
+def test_small_and_coarse_devices_keep_the_contract_too(changes: dict[str, Any]) -> None:
+    physics = {"substrate": "sram", "physics": {"mismatch": 0.0}}
+    sheet = msgspec.structs.replace(load_profile("pcm-hermes"), **physics, **changes)
+    findings = conformance.run(conformance_driver.CHECKS, Subject(lambda: TwinDriver(sheet, 0)))
+    findings += conformance.run(conformance_substrate.CHECKS, sheet)
+    wrong = [finding for finding in findings if finding.outcome == "failed"]
     assert not wrong, wrong
 
 
