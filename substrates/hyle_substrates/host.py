@@ -307,23 +307,53 @@ def _ratio(exact: Float32s, now: Float32s, axis: int | None) -> Array:
 
 
 def _affine(layer: HostLayer, now: Sequence[Float32s], scales: Float32s, wanted: Float32s) -> Compensation:
-    """Ridge regression of `wanted` on the blocks' answers; prior: a gain of 1 within `PRIOR_STD`, any offset."""
+    """Fit every column's blocks to `wanted`, some columns at once."""
     parts = np.stack([io.decode(codes, gain) * scales[:, None] for codes, gain in zip(now, layer.gain, strict=True)])
-    total = parts.sum(axis=0)
-    residual_power = np.mean((wanted - total) ** 2, axis=0) + 1e-30
     blocks, vectors, cols = parts.shape
-    prior = np.diag([1.0 / PRIOR_STD**2] * blocks + [0.0])
     factor, offset = np.empty((blocks, cols)), np.empty(cols)
     step = max(1, COLUMNS_AT_ONCE // (vectors * (blocks + 1)))
     for span in (slice(start, start + step) for start in range(0, cols, step)):
-        design = np.ones((len(residual_power[span]), blocks + 1, vectors))
-        design[:, :blocks] = parts[:, :, span].transpose(2, 0, 1)
-        normal = design @ design.swapaxes(1, 2) + prior * residual_power[span, None, None]
-        normal[:, -1, -1] += 1e-9 * vectors
-        right = design @ (wanted[:, span] - total[:, span]).T[:, :, None]
-        solution = np.linalg.solve(normal, right)[:, :, 0]
-        factor[:, span], offset[span] = 1.0 + solution[:, :-1].T, solution[:, -1]
+        factor[:, span], offset[span] = _fitted(parts[:, :, span], wanted[:, span])
     return Compensation((layer.gain * factor).astype(np.float32), (layer.offset + offset).astype(np.float32))
+
+
+def _fitted(parts: Float32s, wanted: Float32s) -> tuple[Array, Array]:
+    """Gains and an offset of each column by least squares.
+
+    All blocks of a column share what most devices do, such as drift. What a block differs by is estimated by ridge
+    regression with the prior of a gain of 1 within `PRIOR_STD` beside that.
+
+    Args:
+        parts: The blocks' answers, blocks by vectors by columns.
+        wanted: What their sum should be but for an offset, vectors by columns.
+
+    Returns:
+        Gains (blocks by columns) and offsets (columns).
+    """
+    common = _common(parts.sum(axis=0), wanted)
+    parts = parts * common.astype(np.float32)
+    blocks, vectors, cols = parts.shape
+    missing = wanted - parts.sum(axis=0)
+    # Two degrees of freedom are spent; of too few vectors an offset alone takes all that is missing.
+    noise = np.var(missing, axis=0) * (vectors / max(vectors - 2, 1)) + np.mean(missing**2, axis=0) / vectors + 1e-30
+    design = np.ones((cols, blocks + 1, vectors))
+    design[:, :blocks] = parts.transpose(2, 0, 1)
+    prior = np.diag([1.0 / PRIOR_STD**2] * blocks + [0.0])
+    normal = design @ design.swapaxes(1, 2) + prior * noise[:, None, None]
+    normal[:, -1, -1] += 1e-9 * vectors
+    solution = np.linalg.solve(normal, design @ missing.T[:, :, None])[:, :, 0]
+    return common * (1.0 + solution[:, :-1].T), solution[:, -1]
+
+
+def _common(total: Float32s, wanted: Float32s) -> Array:
+    """Gain of each column that brings its sums (vectors by columns) nearest to `wanted`, whatever the offset.
+
+    1 where sums move with what is wanted by less than four standard deviations of chance.
+    """
+    moved, aim = (np.subtract(x, x.mean(axis=0), dtype=np.float64) for x in (total, wanted))
+    power, along = np.sum(moved**2, axis=0), np.sum(moved * aim, axis=0)
+    sure = along > 4.0 * np.sqrt(power * np.mean(aim**2, axis=0))
+    return np.where(sure, along / np.where(sure, power, 1.0), 1.0)
 
 
 PRIOR_STD = 0.3
