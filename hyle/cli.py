@@ -7,10 +7,11 @@ import importlib
 import json
 import math
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from hyle_errors import CallerError, HyleError, did_you_mean
 
@@ -80,45 +81,86 @@ def _emit_json(document: object) -> None:
     print(json.dumps(_finite(document), indent=2, sort_keys=False), flush=True)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Lets wrong arguments be told as every other error is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CallerError(f"{self.prog}: {message}.", remedy=self.format_usage().rstrip())
+
+
 def _missing(verb: str, error: ModuleNotFoundError) -> CallerError:
     return CallerError(
         f"`hyle {verb}` needs the package {error.name}.", remedy="Install it with: pip install 'hyle[compiler]'"
     )
 
 
-def _refused(error: HyleError, console: Console, *, as_json: bool) -> int:
+def _refused(error: HyleError, console: Console) -> int:
     console.done()
-    if as_json:
+    if console.quiet:
         _emit_json({"error": error.message, "remedy": error.remedy})
     print(f"error: {error.message}\n{error.remedy}", file=sys.stderr)
     return error.exit_code
 
 
-def _run(verb: Verb, args: argparse.Namespace) -> int:
-    console = Console(quiet=args.json)
+def _stopped(console: Console) -> int:
+    console.done()
+    if console.quiet:
+        _emit_json({"error": "stopped", "remedy": "Run it again."})
+    print("stopped", file=sys.stderr)
+    return 130
+
+
+def _failed(error: Exception, console: Console) -> int:
+    console.done()
+    remedy = "Run again with HYLE_DEBUG=1 and report the trace."
+    if os.environ.get("HYLE_DEBUG"):
+        traceback.print_exception(error)
+    if console.quiet:
+        _emit_json({"error": "internal error", "remedy": remedy})
+    print(f"internal error: {type(error).__name__}\n{remedy}", file=sys.stderr)
+    return 1
+
+
+def _unwritten(error: OSError) -> int:
+    """Say that stdout took no more, and keep the interpreter's end from trying again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # `hyle … | head`: who read it has seen enough
+        return 128 + signal.SIGPIPE
+    print(f"error: stdout cannot be written: {error.strerror}.\nSend it where there is room.", file=sys.stderr)
+    return 1
+
+
+def _parsed(verb: Verb, name: str, arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog=f"hyle {name}", description=verb.HELP)
+    verb.configure(parser)
+    if not any("--json" in action.option_strings for action in parser._actions):
+        parser.add_argument("--json", action="store_true", help="one JSON document on stdout, messages on stderr")
+    args = parser.parse_args(arguments)
+    if not hasattr(args, "json"):
+        args.json = False
+    args.verb = name
+    return args
+
+
+def _run(name: str, arguments: Sequence[str], console: Console) -> int:
     try:
+        if name not in VERBS:
+            remedy = did_you_mean(name, VERBS).rstrip() or _usage()
+            raise CallerError(f"{name!r} is no verb of hyle.", remedy=remedy)
+        verb = _load(name)
+        args = _parsed(verb, name, arguments)
+        console.quiet = args.json
         result = verb.run(args, console)
     except HyleError as error:
-        return _refused(error, console, as_json=args.json)
+        return _refused(error, console)
     except ModuleNotFoundError as error:
-        return _refused(_missing(args.verb, error), console, as_json=args.json)
-    except KeyboardInterrupt:
-        console.done()
-        print("stopped", file=sys.stderr)
-        return 130
+        return _refused(_missing(name, error), console)
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
     except Exception as error:
-        console.done()
-        if os.environ.get("HYLE_DEBUG"):
-            traceback.print_exc()
-        if args.json:
-            _emit_json({"error": "internal error", "remedy": "Run again with HYLE_DEBUG=1 and report the trace."})
-        print(
-            f"internal error: {type(error).__name__}\nRun again with HYLE_DEBUG=1 and report the trace.",
-            file=sys.stderr,
-        )
-        return 1
+        return _failed(error, console)
     console.done()
-    if args.json:
+    if console.quiet:
         _emit_json(result)
     else:
         verb.render(result, console)
@@ -132,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; those of the process by default.
 
     Returns:
-        0 for success, 1 for our fault, 2 for the caller's.
+        0 for success, 1 for our fault, 2 for the caller's; 130 after Ctrl-C, 141 if nobody reads stdout any more.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help"}:
@@ -143,29 +185,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"hyle {version('hyle')}")
         return 0
-    name = arguments[0]
-    if name not in VERBS:
-        near = did_you_mean(name, VERBS)
-        print(f"error: {name!r} is no verb of hyle.\n{near or _usage()}".rstrip(), file=sys.stderr)
-        return 2
+    console = Console(quiet="--json" in arguments)
     try:
-        verb = _load(name)
-    except ModuleNotFoundError as error:
-        missing = _missing(name, error)
-        print(f"error: {missing.message}\n{missing.remedy}", file=sys.stderr)
-        return missing.exit_code
-    parser = argparse.ArgumentParser(prog=f"hyle {name}", description=verb.HELP)
-    verb.configure(parser)
-    if not any("--json" in action.option_strings for action in parser._actions):
-        parser.add_argument("--json", action="store_true", help="one JSON document on stdout, messages on stderr")
-    try:
-        args = parser.parse_args(arguments[1:])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    if not hasattr(args, "json"):
-        args.json = False
-    args.verb = name
-    return _run(verb, args)
+        code = _run(arguments[0], arguments[1:], console)
+        print(end="", flush=True)
+    except KeyboardInterrupt:
+        return _stopped(console)
+    except OSError as error:
+        return _unwritten(error)
+    return code
 
 
 if __name__ == "__main__":

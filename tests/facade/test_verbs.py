@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,13 +144,48 @@ def test_an_unexpected_error_is_ours_and_shows_no_trace(
     assert "secret" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_quietly(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["run", "configure"])
+def test_ctrl_c_ends_quietly(where: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hyle.commands.targets.run", interrupted)
-    assert main(["targets"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setattr(f"hyle.commands.targets.{where}", interrupted)
+    assert main(["targets", "--json"]) == 130
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    assert json.loads(said.out)["error"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["targets", "a", "b"], ["agent"], ["agent", "run", "--seed", "x"], ["frobnicate"], ["inspect", "no-such.hyle"]],
+)
+def test_wrong_arguments_are_one_json_document_too(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "--json"]) == 2
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert set(found) == {"error", "remedy"}
+    assert said.err == f"error: {found['error']}\n{found['remedy']}\n"
+
+
+@pytest.mark.parametrize("arguments", [["targets"], ["targets", "--json"], ["methods"]])
+def test_a_reader_that_goes_away_ends_it_quietly(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "hyle", *arguments]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writer)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_does_not_fit_is_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "hyle", "targets"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: stdout cannot be written: No space left on device.\n")
 
 
 def test_a_verb_whose_package_is_missing_says_what_to_install(
