@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hyle_bundle.manifest import FileEntry
+from hyle_errors import HyleError
 from hyle_substrates.driver import DeviceError
 
 from hyle_agent.admission import Admission
@@ -119,6 +120,7 @@ class Controller:
             raise ConflictError(message, remedy="Use `hyle rollback`.")
         fresh = slot != model.state.active
         self._slots.switch(model, slot, reason="", trial=self._trials.wanted)
+        model.unloaded = False
         if fresh:
             self._trials.begin(model)
         self._finish()
@@ -138,16 +140,21 @@ class Controller:
         left = model.state.slots[model.state.active]
         reason = f"rolled back from version {left.version} by the operator"
         self._slots.switch(model, slot, reason=reason)
+        model.unloaded = False
         self._events.say("rollback", name, reason, slot=slot, version=model.state.slots[slot].version)
         self._finish()
         return slot, model.state.slots[slot].version
 
     def remove(self, name: str) -> None:
-        """Take a model out of service and remove both its slots."""
+        """Remove both slots of a model and take it out of service.
+
+        Raises:
+            StoreError: They cannot be removed; what served still serves.
+        """
         model = self._models.get(name)
+        self._store.remove(name)
         self._slots.retire(model)
         self._models.drop(name)
-        self._store.remove(name)
         self._finish()
 
     def unload(self, name: str) -> None:
@@ -163,6 +170,7 @@ class Controller:
 
         Raises:
             NotReadyError: No slot is active.
+            HyleError: It cannot be loaded; a fallback stands in if there is one, and `reason` says why.
         """
         self._loader.check_lent()
         model = self._models.get(name)
@@ -170,8 +178,15 @@ class Controller:
             raise NotReadyError(f"Model {name!r} has no active slot.", remedy="Activate one first.")
         self._slots.retire(model)
         model.reason, model.unloaded = "being loaded", False
-        self._slots.switch(model, model.state.active, reason="")
-        self._finish()
+        try:
+            self._slots.switch(model, model.state.active, reason="")
+        except Exception as error:
+            why = error.message if isinstance(error, HyleError) else type(error).__name__
+            model.reason = f"could not be loaded: {why}"
+            self.care.stand_in(model)
+            raise
+        finally:
+            self._finish()
 
     def self_test(self, name: str) -> Tested:
         """Run the golden vectors of the active slot, and do what they call for (`hyle_agent.care`).

@@ -38,7 +38,8 @@ class Uploads:
         """
         missing = self._store.missing(manifest)
         needed = sum(entry.size for entry in missing.values())
-        room = os.statvfs(self._store.root)
+        with disk.explained(self._store.root):
+            room = os.statvfs(self._store.root)
         if needed > room.f_bavail * room.f_frsize:
             message = f"The bundle lacks {needed} bytes here and the disk has room for {room.f_bavail * room.f_frsize}."
             raise StoreFullError(message, remedy="Remove a model or free some space, then install again.")

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 from agent_fakes import ROWS, FakeExecutor, Operator, Running, chunks, config_for, debris, make_bundle, running, weights
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hyle_bundle import generate_key, load_private_key, open_bundle
 from hyle_protos.control import control_pb2 as pb
 from hyle_protos.inference import inference_pb2 as oip
@@ -207,6 +208,19 @@ def test_a_model_without_an_active_slot_cannot_be_tested_loaded_or_asked(
         assert refused(call, message).code() is grpc.StatusCode.UNAVAILABLE
     assert stub.ModelReady(oip.ModelReadyRequest(name="small")).ready is False
     assert operator.model().reason == "no slot is active"
+
+
+def test_a_model_that_cannot_be_loaded_again_says_why(
+    operator: Operator, agent: Running, channel: grpc.Channel, tmp_path: Path, store: Path
+) -> None:
+    digest = operator.deploy(make_bundle(tmp_path, 1)).digest
+    stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+    (store / "models/small" / digest / "padding.bin").unlink()
+    error = refused(stub.RepositoryModelLoad, oip.RepositoryModelLoadRequest(model_name="small"))
+    assert operator.model().reason == f"could not be loaded: {error.details()}"
+    assert not stub.ModelReady(oip.ModelReadyRequest(name="small")).ready
+    heard = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="small"), timeout=10)
+    assert any(told.status == health_pb2.HealthCheckResponse.NOT_SERVING for told in heard)
 
 
 @pytest.mark.parametrize("kind", ["unannounced", "longer", "shorter", "other", "no digest", "wrong size"])

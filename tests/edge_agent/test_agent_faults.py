@@ -117,6 +117,17 @@ def test_a_faulty_device_is_named_its_twin_answers_and_it_comes_back(bundle: Pat
         assert site.substrate() == "hardware"
 
 
+def test_a_model_that_a_faulty_device_cannot_load_again_is_answered_for(bundle: Path, tmp_path: Path) -> None:
+    with served(bundle, tmp_path, fallback="twin") as site:
+        site.fault.write_text("stuck")
+        site.until(lambda model: model.fault and model.substrate == "twin")
+        with pytest.raises(grpc.RpcError, match="self-test"):
+            site.stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits"))
+        assert site.substrate() == "twin"
+        site.fault.write_text("")
+        site.until(lambda model: model.substrate == "hardware" and not model.fault)
+
+
 def test_one_stuck_column_is_named_while_the_residual_decides_who_serves(bundle: Path, tmp_path: Path) -> None:
     with served(bundle, tmp_path, fallback="digital") as site:
         site.fault.write_text("column")

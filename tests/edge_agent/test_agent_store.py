@@ -16,6 +16,7 @@ from hyle_agent.errors import StoreError, StoreFullError
 from hyle_agent.slots import ModelState, SlotRecord, decode_state, encode_state
 from hyle_agent.store import Store
 from hyle_bundle import open_bundle
+from hyle_protos.control import control_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 from test_agent_control import refused, version_that_answers
@@ -188,4 +189,29 @@ def test_bundles_that_are_sent_and_never_installed_take_the_room_of_one(
     assert wanted <= kept
     assert len(kept - wanted) == 3  # what the serving slot has and the last bundle has not
     operator.deploy(make_bundle(tmp_path, 7, padding=5000))
+    assert debris(store) == []
+
+
+def test_a_store_that_is_gone_is_named(operator: Operator, channel: grpc.Channel, tmp_path: Path, store: Path) -> None:
+    operator.deploy(make_bundle(tmp_path, 1))
+    store.rename(tmp_path / "elsewhere")
+    error = refused(operator.install, make_bundle(tmp_path, 2))
+    assert error.details() == f"The store {store} cannot be used: No such file or directory."
+    assert version_that_answers(channel) == 1
+
+
+def test_a_removal_that_the_disk_refuses_leaves_the_model_serving(
+    operator: Operator, channel: grpc.Channel, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator.deploy(make_bundle(tmp_path, 1))
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", read_only)
+        error = refused(operator.stub.Remove, pb.RemoveRequest(model="small"))
+    assert error.details() == f"The store {store} cannot be used: Read-only file system."
+    assert version_that_answers(channel) == 1
+    operator.stub.Remove(pb.RemoveRequest(model="small"))
     assert debris(store) == []

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hyle_errors import CallerError
 from hyle_protos.control import failure_pb2
+from hyle_protos.inference import inference_pb2, inference_pb2_grpc
 from hyle_protos.maintenance import maintenance_pb2, maintenance_pb2_grpc
 from hyle_substrates.driver import DeviceAwayError, DeviceError, LeaseLostError
 from hyle_substrates.leased import LeasedDriver, lease
@@ -158,6 +159,17 @@ def test_nothing_is_installed_on_a_device_that_is_lent(agent: Lender, bundle: Pa
                 [sys.executable, "-m", "hyle", *verb, agent.address], capture_output=True, text=True, check=False
             )
             assert done.returncode in (1, 2), done.stderr
+        assert agent.refused() is not None
+    serves_again(agent)
+
+
+def test_a_model_that_was_unloaded_and_deployed_again_is_brought_back(agent: Lender, bundle: Path) -> None:
+    with grpc.insecure_channel(agent.address) as channel:
+        stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        stub.RepositoryModelUnload(inference_pb2.RepositoryModelUnloadRequest(model_name="digits"))
+    hyle("deploy", str(bundle), "--to", agent.address)
+    assert agent.ask()[0] >= GOOD
+    with leased(agent.address):
         assert agent.refused() is not None
     serves_again(agent)
 
