@@ -20,7 +20,7 @@ _RETRY = {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backo
 
 
 class AddressError(CallerError):
-    """An address that is not HOST:PORT."""
+    """An address that is neither HOST:PORT nor unix:PATH."""
 
 
 class TlsError(CallerError):
@@ -61,9 +61,12 @@ def _read(path: Path) -> bytes:
 
 
 def _check(address: str) -> None:
+    if address.startswith("unix:") and len(address) > len("unix:"):
+        return
     host, _, port = address.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise AddressError(f"{address!r} is not HOST:PORT.", remedy="Give an agent's address, as in 127.0.0.1:8001.")
+        message = f"{address!r} is neither HOST:PORT nor unix:PATH."
+        raise AddressError(message, remedy="Give an agent's address, as in 127.0.0.1:8001.")
 
 
 def _retries(attempts: int) -> str:
@@ -101,12 +104,12 @@ def open_channel(address: str, tls: Tls | None = None, *, attempts: int = 4) -> 
     unreachable (inference also when it is overloaded); calls that change the agent never are.
 
     Args:
-        address: HOST:PORT; an IPv6 host in brackets.
+        address: HOST:PORT, an IPv6 host in brackets; or unix:PATH.
         tls: Certificates, or None for a plain connection.
         attempts: Tries of a call that is safe to repeat, 2 to 5.
 
     Raises:
-        AddressError: `address` is not HOST:PORT.
+        AddressError: `address` is neither.
         TlsError: The certificates cannot be used.
     """
     _check(address)

@@ -233,7 +233,7 @@ def connect(
     """Connect to an agent; nothing is sent before the first call.
 
     Args:
-        address: HOST:PORT; an IPv6 host in brackets.
+        address: HOST:PORT, an IPv6 host in brackets; or unix:PATH.
         ca: PEM file of the authority that signed the agent's certificate; giving it asks for TLS.
         cert: PEM file of the client's own certificate, where the agent asks for one; asks for TLS.
         key: PEM file of its private key; given exactly when `cert` is.
@@ -242,7 +242,7 @@ def connect(
         install_timeout_s: Longest wait for an upload, an installation or a self-test, in seconds.
 
     Raises:
-        AddressError: `address` is not HOST:PORT.
+        AddressError: `address` is neither.
         TlsError: A file cannot be read, or only one of `cert` and `key` is given.
     """
     files = [Path(name) if name is not None else None for name in (ca, cert, key)]

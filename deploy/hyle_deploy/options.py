@@ -19,7 +19,7 @@ def _seconds(text: str) -> float:
 
 def add_agent_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add --to, the TLS options and --timeout."""
-    parser.add_argument("--to", required=required, metavar="HOST:PORT", help="the agent's address")
+    parser.add_argument("--to", required=required, metavar="HOST:PORT", help="the agent's address, or unix:PATH")
     parser.add_argument(
         "--tls", action="store_true", help="use TLS with the system's authorities; implied by --ca and --cert"
     )

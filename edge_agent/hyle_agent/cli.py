@@ -17,6 +17,7 @@ from hyle_substrates.driver import Driver
 from hyle_agent.agent import Agent
 from hyle_agent.config import Config
 from hyle_agent.drivers import find_device
+from hyle_agent.errors import ConfigError
 from hyle_agent.program import Load
 
 __all__ = ["announce", "serve"]
@@ -51,12 +52,20 @@ def serve(
 
 
 def announce(address: str, ready_file: Path | None) -> None:
-    """Say on stderr, and in a file that appears whole, that the agent is ready and where."""
+    """Say on stderr, and in a file that appears whole, that the agent is ready and where.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
     print(f"hyle agent ready on {address}", file=sys.stderr, flush=True)
     if ready_file is not None:
         fresh = ready_file.with_name(f".{ready_file.name}.{os.getpid()}")
-        fresh.write_text(address)
-        fresh.replace(ready_file)
+        try:
+            fresh.write_text(address)
+            fresh.replace(ready_file)
+        except OSError as error:
+            message = f"The ready file {ready_file} cannot be written: {error.strerror}."
+            raise ConfigError(message, remedy="Name a file in a folder that the agent may write to.") from error
 
 
 async def _run(agent: Agent, ready: Callable[[str], None]) -> None:

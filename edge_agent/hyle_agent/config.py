@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import tomllib
 from pathlib import Path
@@ -184,10 +185,32 @@ def _anchored(config: Config, folder: Path) -> Config:
 
     tls = config.tls and Tls(at(config.tls.certificate), at(config.tls.key), at(config.tls.client_ca))
     trusted, operators = (tuple(at(path) for path in keys) for keys in (config.trusted, config.operators))
+    driver = _driver_anchored(config.driver, folder)
+    black_box = config.black_box and _driver_anchored(config.black_box, folder)
+    socket_path = config.listen.removeprefix("unix:")
+    listen = f"unix:{at(socket_path)}" if socket_path != config.listen else config.listen
     telemetry = config.telemetry and {
         key: at(value) if key in _TELEMETRY_FILES and isinstance(value, str) else value
         for key, value in config.telemetry.items()
     }
     return msgspec.structs.replace(
-        config, store=at(config.store), trusted=trusted, operators=operators, tls=tls, telemetry=telemetry
+        config,
+        listen=listen,
+        store=at(config.store),
+        trusted=trusted,
+        operators=operators,
+        driver=driver,
+        black_box=black_box,
+        tls=tls,
+        telemetry=telemetry,
     )
+
+
+def _driver_anchored(driver: DriverConfig, folder: Path) -> DriverConfig:
+    """Which of a driver's options are paths only the driver knows: one that names a file in the folder is that file."""
+
+    def at(value: str | int | float | bool) -> str | int | float | bool:
+        found = isinstance(value, str) and os.path.isfile(folder / value)  # noqa: PTH113 - False for too long a name
+        return str(folder / str(value)) if found else value
+
+    return DriverConfig(driver.name, {key: at(value) for key, value in driver.options.items()})

@@ -42,8 +42,8 @@ class TwinDriver:
         exact: bool = False,
         mismatch: Mismatch = AS_ITS_SHEET,
     ) -> None:
-        if seed < 0:
-            raise CallerError(f"The seed is {seed}.", remedy="Give a seed of 0 or more.")
+        if not 0 <= seed < 1 << 64:
+            raise CallerError(f"The seed is {seed}.", remedy="Give a seed of 0 or more, below 2**64.")
         self._profile = profile
         self._seed = seed
         self._tiles = profile.array.tiles or UNBOUNDED_TILES

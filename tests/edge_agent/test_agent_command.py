@@ -128,6 +128,8 @@ def test_init_writes_what_run_reads(tmp_path: Path) -> None:
         (("--broker", "nowhere"), "--broker"),
         (("--trust", "none.pub"), "none.pub"),
         (("--option", "colour=red"), "colour"),
+        (("--seed", str(1 << 64)), "2**64"),
+        (("--listen", "127.0.0.1:0", "--ready-file", "none/ready"), "The ready file none/ready"),
     ],
 )
 def test_what_the_caller_got_wrong_is_said_and_exits_2(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -135,6 +137,16 @@ def test_what_the_caller_got_wrong_is_said_and_exits_2(tmp_path: Path, arguments
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_agent_on_a_socket_in_the_file_system_is_asked_there(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 'agent.sock'}"
+    with Served(tmp_path, "--listen", address) as served:
+        assert served.address == address
+        command = [sys.executable, "-m", "hyle", "status", "--to", address, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["device"]["driver"] == "twin"
 
 
 def test_a_second_agent_on_a_store_exits_2(tmp_path: Path) -> None:

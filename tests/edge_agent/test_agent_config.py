@@ -75,6 +75,34 @@ def test_a_wrong_field_is_named(tmp_path: Path, text: str, words: str) -> None:
         read_config(written(tmp_path, text))
 
 
+def test_paths_are_relative_to_the_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.toml").write_text("")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    long = ":".join(["SOUR1:FREQ 1000"] * 40)
+    text = f"""
+    listen = "unix:agent.sock"
+    [driver]
+    name = "remote"
+    options = {{ profile = "mine.toml", other = "pcm-hermes", prepare = "{long}", address = "unix:/run/x", empty = "" }}
+    [black_box]
+    name = "spice"
+    options = {{ netlist = "mine.toml", inputs = 2 }}
+    """
+    config = read_config(written(tmp_path, text))
+    profile = str(tmp_path / "mine.toml")
+    assert config.listen == f"unix:{tmp_path / 'agent.sock'}"
+    assert config.driver.options == {
+        "profile": profile,
+        "other": "pcm-hermes",
+        "prepare": long,
+        "address": "unix:/run/x",
+        "empty": "",
+    }
+    assert config.black_box is not None
+    assert config.black_box.options == {"netlist": profile, "inputs": 2}
+
+
 def test_a_configuration_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
         read_config(tmp_path / "none.toml")
