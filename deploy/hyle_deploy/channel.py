@@ -113,6 +113,9 @@ def open_channel(address: str, tls: Tls | None = None, *, attempts: int = 4) -> 
         TlsError: The certificates cannot be used.
     """
     _check(address)
+    options = [*_options(attempts)]
     if tls is None:
-        return grpc.insecure_channel(address, options=_options(attempts))
-    return grpc.secure_channel(address, tls.credentials(), options=_options(attempts))
+        return grpc.insecure_channel(address, options=options)
+    if address.startswith("unix:"):  # no certificate bears a path; who listens there is on this machine
+        options.append(("grpc.ssl_target_name_override", "localhost"))
+    return grpc.secure_channel(address, tls.credentials(), options=options)

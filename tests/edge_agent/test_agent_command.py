@@ -139,11 +139,18 @@ def test_what_the_caller_got_wrong_is_said_and_exits_2(tmp_path: Path, arguments
     assert "Traceback" not in done.stderr
 
 
-def test_an_agent_on_a_socket_in_the_file_system_is_asked_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_agent_on_a_socket_in_the_file_system_is_asked_there(tmp_path: Path, tls: bool) -> None:
     address = f"unix:{tmp_path / 'agent.sock'}"
-    with Served(tmp_path, "--listen", address) as served:
+    given: dict[str, str] = {}
+    if tls:
+        assert hyle("init", "--directory", str(tmp_path)).returncode == 0
+        given = {"--ca": "authority.crt", "--cert": "client.crt", "--key": "client.key"}
+    config = ("--config", str(tmp_path / "agent.toml")) if tls else ()
+    with Served(tmp_path, *config, "--listen", address) as served:
         assert served.address == address
-        command = [sys.executable, "-m", "hyle", "status", "--to", address, "--json"]
+        files = [word for option, name in given.items() for word in (option, str(tmp_path / "certs" / name))]
+        command = [sys.executable, "-m", "hyle", "status", "--to", address, "--json", *files]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["device"]["driver"] == "twin"
