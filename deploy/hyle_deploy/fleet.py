@@ -52,7 +52,7 @@ class Fleet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_fleet(path: Path) -> Fleet:
-    """Read a fleet's file; certificates in it are relative to its folder.
+    """Read a fleet's file; certificates in it, and a check that is given by a path, are relative to its folder.
 
     Raises:
         FleetError: It cannot be read, a field is unknown, missing or out of its range, or two agents are one.
@@ -70,7 +70,10 @@ def read_fleet(path: Path) -> Fleet:
     if any(size == 0 for size in fleet.waves):
         raise FleetError(f"{path}: a wave of no agents.", remedy="Give sizes of 1 or more, or shares below 1.")
     files = {name: str(path.parent / text) for name in ("ca", "cert", "key") if (text := getattr(fleet, name))}
-    return msgspec.structs.replace(fleet, **files)
+    check = fleet.check
+    if check and "/" in check[0]:  # a bare name is looked up on PATH
+        check = (str(path.parent.resolve() / check[0]), *check[1:])
+    return msgspec.structs.replace(fleet, check=check, **files)
 
 
 def waves_of(fleet: Fleet) -> list[Sequence[FleetAgent]]:

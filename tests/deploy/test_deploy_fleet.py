@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hyle_deploy.fleet import read_fleet
 
 from hyle import connect
 
@@ -113,6 +114,16 @@ def test_a_check_that_fails_holds_the_next_wave(agents: Agents, bundles: tuple[P
     code, document = rolled(bundles[1], agents.fleet("01", check=["./there-is-none"]))
     assert code == 2
     assert "there-is-none" in document["error"]
+
+
+def test_a_check_is_found_beside_the_fleets_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fleet").mkdir()
+    monkeypatch.chdir(tmp_path)
+    agent = "[[agent]]\naddress = 'a:1'\n"
+    for check in (["./looks-good.sh", "./x"], ["/bin/true"], ["python3", "./x"]):
+        Path("fleet/fleet.toml").write_text(f"check = {json.dumps(check)}\n{agent}")
+        beside = str(tmp_path / "fleet/looks-good.sh") if check[0].startswith(".") else check[0]
+        assert read_fleet(Path("fleet/fleet.toml")).check == (beside, *check[1:])
 
 
 @pytest.mark.parametrize(
