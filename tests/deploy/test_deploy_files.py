@@ -79,6 +79,11 @@ def test_the_unit_leaves_the_agent_time_to_drain():
     assert manifests()["StatefulSet"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > Config().drain_s
 
 
+def test_the_unit_starts_an_agent_whose_device_comes_up_late():
+    text = (DEPLOY / "systemd" / "hyle-agent.service").read_text()
+    assert {"Restart=always", "StartLimitIntervalSec=0"} <= set(text.splitlines())
+
+
 def test_the_agent_accepts_the_configuration_in_the_manifest():
     config = msgspec.convert(tomllib.loads(manifests()["ConfigMap"]["data"]["agent.toml"]), Config)
     check(config)
