@@ -32,6 +32,7 @@ VERBS = {
     "agent": "run the edge agent, or write its configuration",
     "deploy": "install and activate a bundle on an agent",
     "rollback": "let an agent's previous version serve again",
+    "remove": "take a model and all its versions off an agent",
     "status": "what an agent runs",
     "infer": "query a model over gRPC",
     "watch": "live view of the fleet from its telemetry",

@@ -160,6 +160,15 @@ class Client:
             answer = self._control.Rollback(control.RollbackRequest(model=model), timeout=self.install_timeout_s)
         return answer.slot, answer.version
 
+    def remove(self, model: str) -> None:
+        """Take a model out of service and remove all its versions; never repeated by itself.
+
+        Raises:
+            HyleError: There is no such model, or its files cannot be removed.
+        """
+        with translated(self.address):
+            self._control.Remove(control.RemoveRequest(model=model), timeout=self.install_timeout_s)
+
     def deploy(
         self,
         bundle_path: str | Path,

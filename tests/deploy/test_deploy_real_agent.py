@@ -138,3 +138,15 @@ def test_the_probe_sees_a_serving_model(room, options, capsys):
     result(capsys, "deploy", str(room / "2.hyle"), *options)
     assert probe([*options, "--service", "digits"]) == 0
     assert probe([*options, "--service", "nobody"]) == 1
+
+
+def test_a_removed_model_leaves_its_tiles_and_is_there_no_more(room, options, capsys):
+    result(capsys, "deploy", str(room / "2.hyle"), *options)
+    assert result(capsys, "status", *options)["device"]["tiles_used"] > 0
+    assert result(capsys, "remove", "digits", *options) == {"agent": options[1], "model": "digits", "removed": True}
+    status = result(capsys, "status", *options)
+    assert (status["models"], status["device"]["tiles_used"]) == ([], 0)
+    assert "not installed" in result(capsys, "remove", "digits", *options, code=2)["error"]
+    assert main(["deploy", str(room / "2.hyle"), *options]) == 0
+    assert main(["remove", "digits", *options]) == 0
+    assert "digits is no longer on" in capsys.readouterr().err
