@@ -11,8 +11,9 @@ from hyle_bundle.manifest import Manifest
 from hyle_runtime.body import Body, SelfTest
 from hyle_substrates.driver import Driver
 from hyle_substrates.twin import TwinDriver
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from hyle_agent.errors import ConflictError
+from hyle_agent.errors import ConflictError, RequestError
 from hyle_agent.program import Array, Program
 
 __all__ = ["Executor", "load"]
@@ -50,7 +51,11 @@ class Executor:
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Answer one batch; contract: `Program.run`."""
-        return self._body.run(inputs)
+        try:
+            return self._body.run(inputs)
+        except InvalidArgument:  # names, types and shapes are right: it is a value, and its text may hold it
+            message = "An input has a value that the model cannot take, such as an index beyond the end of its table."
+            raise RequestError(message, remedy="Send values of the kind that the model was made for.") from None
 
     def self_test(self) -> SelfTest:
         """Run the golden vectors."""

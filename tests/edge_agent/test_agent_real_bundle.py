@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import grpc
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import tritonclient.grpc as triton
 from agent_fakes import Operator, debris
 from hyle_bundle import generate_key
 from hyle_protos.control import control_pb2 as pb
+from onnx import TensorProto, helper, numpy_helper
 from test_agent_command import Served
 from tritonclient.utils import InferenceServerException
 
@@ -38,6 +41,59 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for version in ("1", "2"):
         compile_digits(made, version)
     return made
+
+
+def compile_table(folder: Path, version: int) -> Path:
+    """Compile a model that looks its input up in a table of ten rows."""
+    draws = np.random.default_rng(version)
+    table, weight = (draws.normal(size=size).astype(np.float32) for size in ((10, 8), (8, 4)))
+    nodes = [helper.make_node("Gather", ["table", "x"], ["row"]), helper.make_node("MatMul", ["row", "weight"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "table",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "table.onnx")
+    np.savez(folder / "table.npz", x=draws.integers(0, 10, 64))
+    words = f"{folder}/table.onnx --target pcm-hermes --calib {folder}/table.npz -o {folder}/table-{version}.hyle"
+    words += f" --version {version} --counter {version} --instances 1"
+    command = [sys.executable, "-m", "hyle", "compile", *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / f"table-{version}.hyle"
+
+
+def test_an_index_beyond_a_table_is_the_callers_mistake_and_ends_no_trial(tmp_path: Path) -> None:
+    bundles = [compile_table(tmp_path, version) for version in (1, 2)]
+    (tmp_path / "agent.toml").write_text("self_test_interval_s = 0.2\nwatch_s = 5.0\n")
+    with (
+        Served(tmp_path, "--config", str(tmp_path / "agent.toml"), "--insecure") as served,
+        grpc.insecure_channel(served.address) as channel,
+        triton.InferenceServerClient(served.address) as client,
+    ):
+        operator = Operator(channel)
+        operator.deploy(bundles[0])
+        operator.deploy(bundles[1])
+
+        def ask(index: int) -> None:
+            tensor = triton.InferInput("x", [1], "INT64")
+            tensor.set_data_from_numpy(np.array([index]))
+            client.infer("table", [tensor])
+
+        for _ in range(4):
+            with pytest.raises(InferenceServerException, match="a value that the model cannot take") as caught:
+                ask(10)
+            assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+        ask(9)
+        end = time.monotonic() + 60.0
+        while (model := operator.model("table")).on_trial:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert (model.rollbacks, model.reason) == (0, "")
+        assert {slot.slot: slot.version for slot in model.slots}[model.active] == "2"
 
 
 def evaluation() -> tuple[np.ndarray, np.ndarray]:
