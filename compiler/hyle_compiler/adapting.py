@@ -86,6 +86,8 @@ def adapt(
         device = wish.driver is not None
         method_name, why = choose(profile, labels=samples.labels is not None, samples=len(samples), device=device)
     method = checked(method_name, profile, labels=samples.labels is not None)
+    if wish.augment != "none" and all(array.ndim != 4 for array in samples.arrays.values()):
+        raise AdaptError("No input is a batch of images, which could be varied.", remedy="Leave out --augment.")
     progress(f"adapting by {method_name}: {why}")
     task = Task(
         model,

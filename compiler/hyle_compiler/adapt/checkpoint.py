@@ -37,11 +37,15 @@ class Checkpoint:
                 remedy="Give the path of a file in a folder that exists and can be written.",
             )
 
-    def read(self) -> dict[str, Array] | None:
+    def read(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array] | None:
         """Return the arrays that were kept, by name, or None if nothing was.
 
+        Args:
+            shapes: Of the arrays that must be among them, by name.
+
         Raises:
-            AdaptError: The file is no checkpoint, or one of another model or target.
+            AdaptError: The file is no checkpoint, or one of another model or target, or of a method that learns
+                something else.
         """
         path = self._path
         if path is None or not path.is_file():
@@ -56,6 +60,11 @@ class Checkpoint:
             raise AdaptError(
                 f"{path} is of another model or another target.",
                 remedy="Give another path, or remove it to begin anew.",
+            )
+        if any(name not in found or found[name].shape != shape for name, shape in shapes.items()):
+            raise AdaptError(
+                f"{path} is of a method that learns something else.",
+                remedy="Go on with that method, or give another path.",
             )
         return found
 

@@ -55,7 +55,7 @@ class Search:
         self._best, self._least = np.zeros(self.size), math.inf
         self._rng = rng
         self._checkpoint = Checkpoint(task)
-        kept = self._checkpoint.read()
+        kept = self._checkpoint.read({"knobs": (self.size,)})
         self.consider(np.zeros(self.size))
         if kept is not None:
             self.consider(kept["knobs"])

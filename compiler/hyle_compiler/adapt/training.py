@@ -29,6 +29,7 @@ REFERENCE_AGES_S = (25.0, 86400.0, 31536000.0)
 DIVERGED = 10.0
 TEMPERATURE = 2.0
 SOFT_SHARE = 0.7
+RANGE = "/range"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,7 +219,7 @@ class Loop:
             found[f"{layer.name}/matrix"] = layer.matrix.detach().clone()
             found[f"{layer.name}/bias"] = layer.bias.detach().clone()
             if layer.full_scale.requires_grad:
-                found[f"{layer.name}/range"] = layer.full_scale.detach().clone()
+                found[f"{layer.name}{RANGE}"] = layer.full_scale.detach().clone()
         return found
 
     def _put(self, parameters: dict[str, Tensor]) -> None:
@@ -226,11 +227,12 @@ class Loop:
             for layer in self.view.physical:
                 layer.matrix.copy_(parameters[f"{layer.name}/matrix"])
                 layer.bias.copy_(parameters[f"{layer.name}/bias"])
-                layer.full_scale.copy_(parameters.get(f"{layer.name}/range", layer.full_scale))
+                layer.full_scale.copy_(parameters.get(f"{layer.name}{RANGE}", layer.full_scale))
 
     def _resume(self) -> None:
         done, self._resumed = self._resumed, True
-        kept = None if done else self._checkpoint.read()
+        shapes = {name: tuple(value.shape) for name, value in self._parameters().items() if not name.endswith(RANGE)}
+        kept = None if done else self._checkpoint.read(shapes)
         if kept is not None:
             self._put({name: torch.tensor(value) for name, value in kept.items()})
 
@@ -247,7 +249,7 @@ class Loop:
             notes.append("no step lowered the held-out loss: the weights are as they were")
         matrices = {name: best[f"{name}/matrix"].numpy() for name in names}
         biases = {name: best[f"{name}/bias"].numpy() for name in names}
-        ranges = {name: float(best[f"{name}/range"]) for name in names if f"{name}/range" in best}
+        ranges = {name: float(best[f"{name}{RANGE}"]) for name in names if f"{name}{RANGE}" in best}
         kind: Outcome = outcome  # type: ignore[assignment]
         return Adapted(matrices, biases, kind, self.passes, loss, (start, *self.history), tuple(notes), ranges)
 
