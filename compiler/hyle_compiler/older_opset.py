@@ -79,6 +79,10 @@ def _older(path: Path) -> onnx.ModelProto | None:
     except (DecodeError, OSError, ValueError):
         return None
     versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    if len(versions) > 1 and len(set(versions)) == 1:  # as scikit-learn's converter may write; onnx raises but one
+        others = [entry for entry in proto.opset_import if entry.domain not in ("", "ai.onnx")]
+        del proto.opset_import[:]
+        proto.opset_import.extend([onnx.helper.make_opsetid("", versions[0]), *others])
     return proto if versions and 1 <= versions[0] < OLDEST_OPSET and not proto.functions else None
 
 

@@ -90,6 +90,17 @@ def test_a_model_of_an_older_opset_goes_the_whole_way(opset: int, ir: int, tmp_p
     assert np.abs(got - want).max() <= 1e-4 * np.ptp(want)
 
 
+def test_an_opset_that_is_named_twice_is_brought_up_too(tmp_path: Path) -> None:
+    """Scikit-learn's converter writes such files; onnx raises only the first of the two."""
+    path = written(tmp_path, 11)
+    made = onnx.load(str(path))
+    made.opset_import.append(helper.make_opsetid("", 11))
+    onnx.save(made, str(path))
+    profile, text = find_profile("ideal")
+    done = compile_model(path, tmp_path / "c.npz", profile, text, tmp_path / "o.hyle", Options())
+    assert len(done.manifest.layers) == 2
+
+
 def test_a_conversion_that_answers_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
         made = convert(proto, version)
