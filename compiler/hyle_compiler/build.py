@@ -28,6 +28,7 @@ from hyle_compiler.samples import Samples
 from hyle_compiler.segments import tensor_info
 from hyle_compiler.stackable import answers_samples_apart
 from hyle_compiler.tensors import PROGRAMMING, digital_weights, layer_tensors, store, write_stored
+from hyle_compiler.value_types import type_values
 
 __all__ = ["Built", "Identity", "build", "largest_inputs", "manifest_of"]
 
@@ -90,6 +91,7 @@ def build(
     Raises:
         CallerError: The model, the samples or the target cannot be used; says why and what to do.
     """
+    type_values(model, folder)
     placed = place(layers, profile)
     progress(f"observing {len(placed)} layers on {len(samples)} samples")
     seen, exact, stackable = _observe(folder, model, layers, samples, identity.seed)

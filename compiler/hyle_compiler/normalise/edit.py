@@ -56,7 +56,7 @@ class Edit:
         """Replace the node; `outputs` take the place of its own, in order."""
         old = self.node
         for before, after in zip(old.outputs, outputs, strict=True):
-            after.shape, after.type, name = before.shape, before.type, before.name
+            after.shape, after.type, name = before.shape, before.type or after.type, before.name
             before.name = f"{name}#replaced"
             after.name = name
         ir.convenience.replace_nodes_and_values(self._around, old, [old], self._new, list(old.outputs), list(outputs))
