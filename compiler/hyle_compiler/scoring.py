@@ -54,10 +54,10 @@ def rights(answers: Array, wanted: Array) -> Array:
 def _hits(answers: Array, wanted: Array) -> Array:
     if answers.size == wanted.size:
         return _values(answers.reshape(-1), wanted.reshape(-1))
-    squeezed = wanted.reshape(wanted.shape[0], *[size for size in wanted.shape[1:] if size != 1])
+    squeezed = _squeezed(wanted)
     for axis in dict.fromkeys((_class_axis(answers), -1, 1)):
         if -answers.ndim <= axis < answers.ndim:
-            chosen = answers.argmax(axis=axis)
+            chosen = _squeezed(answers.argmax(axis=axis))
             if chosen.shape == squeezed.shape:
                 return np.asarray(chosen == squeezed)
     if squeezed.ndim == 1 and answers.ndim > 1:
@@ -67,6 +67,11 @@ def _hits(answers: Array, wanted: Array) -> Array:
         f"`labels` of shape {wanted.shape} do not fit answers of shape {answers.shape}.",
         remedy="Give one class a sample, or one a position in the shape of the answers without their classes.",
     )
+
+
+def _squeezed(values: Array) -> Array:
+    """Samples first, without axes of one entry."""
+    return values.reshape(len(values), *[size for size in values.shape[1:] if size != 1])
 
 
 def _class_axis(answers: Array) -> int:
