@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+from hyle_runtime.sessions import REQUANTISING
 from hyle_substrates.host import patches_at, sample_scale
 
 from hyle_compiler.errors import CalibrationError, ModelError
@@ -85,7 +86,9 @@ def start_session(path: Path, options: ort.SessionOptions | None = None) -> ort.
     options = options or ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=REQUANTISING
+        )
     except Exception as error:
         text = (str(error).splitlines() or [""])[0][:300]
         raise ModelError(
@@ -113,7 +116,7 @@ def feeds(session: ort.InferenceSession, samples: Samples, batch: int = BATCH) -
     if not samples.batched:
         return list(samples.batches(batch))
     fixed = [shape[0] for shape in (i.shape for i in session.get_inputs()) if shape and isinstance(shape[0], int)]
-    size = max(1, min([batch, *fixed]))
+    size = max(1, min(fixed, default=batch))
     whole = samples.head(len(samples) // size * size) if fixed else samples
     if not len(whole):
         raise CalibrationError(

@@ -19,9 +19,11 @@ from hyle_runtime.body import Body
 from hyle_substrates.profile import Profile, decode_profile, several_devices
 from hyle_substrates.twin import TwinDriver
 
+from hyle_compiler.activations import BATCH as FLOAT_BATCH
 from hyle_compiler.activations import run_in_batches, start_session
 from hyle_compiler.durations import format_duration
 from hyle_compiler.errors import CalibrationError, ModelError
+from hyle_compiler.golden import fixed_batch
 from hyle_compiler.progress import Counted
 from hyle_compiler.samples import InputSpec, Samples, load_samples
 from hyle_compiler.scoring import choices, rights, score
@@ -83,9 +85,13 @@ def tensor_file(path: Path) -> TensorFile:
 
 
 def run_batches(body: Body, samples: Samples, output: str) -> Array:
-    """Answers of one output for all samples."""
+    """Answers of one output for all samples, where the batch is fixed in whole batches.
+
+    A model that does not answer each sample by itself is asked in the batches that the float model was.
+    """
     fixed = [info.shape[0] for info in body.manifest.inputs if info.shape and info.shape[0] > 0]
-    return samples.join([body.run(feed)[output] for feed in samples.batches(min([BATCH, *fixed]))])
+    free = BATCH if body.manifest.stackable else FLOAT_BATCH
+    return samples.join([body.run(feed)[output] for feed in samples.batches(min(fixed, default=free))])
 
 
 def evaluate_folder(
@@ -187,14 +193,15 @@ def evaluate_bundle(
 ) -> dict[str, Any]:
     """Evaluate an extracted bundle on an `.npz` file; one JSON document with `float`, `exact` and the ages' scores.
 
-    Without labels the score is the agreement with the float model, or, where none is given, with exact matter.
+    Without labels the score is the agreement with the float model, or, where none is given, with exact matter. Samples
+    that do not fill a batch of fixed size are left out.
     """
     if not seeds:
         raise CalibrationError("There is no device instance to evaluate.", remedy="Give --instances of 1 or more.")
     if float_model is not None and not float_model.is_file():
         raise ModelError(f"There is no file {float_model}.", remedy="Give the path of the float ONNX model.")
     profile = several_devices(decode_profile((folder / "profile.toml").read_bytes()), manifest.devices)
-    samples = load_samples(data, specs_of(manifest))
+    samples = _whole_batches(load_samples(data, specs_of(manifest)), manifest)
     first = manifest.outputs[0].name
     reference = _float_answers(float_model, samples) if float_model else None
     exact = run_batches(exact_body(folder, manifest, profile), samples, first)
@@ -215,6 +222,15 @@ def evaluate_bundle(
     )
     scores = {"float": None if reference is None else score(reference, labels), "exact": score(exact, labels)}
     return {**scores, **as_json(found)}
+
+
+def _whole_batches(samples: Samples, manifest: Manifest) -> Samples:
+    size = fixed_batch(manifest.inputs, apart=samples.apart)
+    if len(samples) < size:
+        raise CalibrationError(
+            f"The model wants batches of {size}; there are {len(samples)} samples.", remedy="Give more samples."
+        )
+    return samples.head(len(samples) // size * size)
 
 
 def exact_body(folder: Path, manifest: Manifest, profile: Profile, *, fused: bool = True) -> Body:

@@ -10,7 +10,10 @@ import numpy as np
 import onnxruntime as ort
 from hyle_errors import InternalError
 
-__all__ = ["SessionError", "start"]
+__all__ = ["REQUANTISING", "SessionError", "start"]
+
+# onnxruntime would quantise float weights between quantised values anew, to one scale a tensor.
+REQUANTISING = ["WeightBiasQuantization"]
 
 
 class SessionError(InternalError):
@@ -45,7 +48,9 @@ def start(
         values = [ort.OrtValue.ortvalue_from_numpy(np.array(array, copy=True)) for array in replace.values()]
         options.add_external_initializers(list(replace), values)
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=REQUANTISING
+        )
     except Exception as error:
         text = (str(error).splitlines() or [""])[0][:300]
         raise SessionError(f"onnxruntime refuses {path.name}: {text}", remedy="Compile the bundle again.") from error

@@ -75,6 +75,35 @@ CASES: dict[str, Case] = {
         {"w": normal(4, 9), "b": normal(4)},
         {"x": normal(26, 9)},
     ),
+    "batches of more samples than are run at once elsewhere": (
+        17,
+        [node("Gemm", "x w b", "y", transB=1)],
+        [info("x", [150, 9])],
+        [info("y", [150, 4])],
+        {"w": normal(4, 9), "b": normal(4)},
+        {"x": normal(320, 9)},
+    ),
+    "an operator of onnxruntime whose answer is needed again later": (
+        17,
+        [
+            node("MatMul", "x w", "a"),
+            node("Gelu", "a", "g", domain="com.microsoft"),
+            node("MatMul", "g v", "m"),
+            node("Add", "m g", "y"),
+        ],
+        [info("x", ["N", 6])],
+        [info("y", ["N", 6])],
+        {"w": normal(6, 6), "v": normal(6, 6)},
+        {"x": normal(30, 6)},
+    ),
+    "maps of one row": (
+        17,
+        [node("Conv", "x w", "y")],
+        [info("x", ["N", 2, 1, 9])],
+        [info("y", ["N", 5, 1, 7])],
+        {"w": normal(5, 2, 1, 3)},
+        {"x": normal(30, 2, 1, 9)},
+    ),
     "the same weights twice, one after the other": (
         17,
         [node("MatMul", "x w", "a"), node("MatMul", "a w", "y"), node("Identity", "x", "z")],
@@ -120,7 +149,8 @@ def test_an_unusual_model_goes_the_whole_way(name: str, target: str, tmp_path: P
     """
     opset, nodes, inputs, outputs, weights, samples = CASES[name]
     graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(a, n) for n, a in weights.items()])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     onnx.save(model, str(tmp_path / "m.onnx"))
     np.savez(tmp_path / "c.npz", **samples)  # type: ignore[arg-type]
     profile, text = find_profile(target)
