@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from hyle_compiler.errors import VerificationError
 
-__all__ = ["IDEAL_TOLERANCE", "agree", "check_ideal", "tolerance_of"]
+__all__ = ["IDEAL_TOLERANCE", "agree", "check_ideal", "require_number", "tolerance_of"]
 
 Array = np.ndarray[Any, Any]
 IDEAL_TOLERANCE = 1e-4
@@ -68,17 +68,30 @@ def check_ideal(got: Array, want: Array, tolerance: float, again: Callable[[], A
     if want.dtype.kind in "OSU":
         _check_text(got, want)
         return
-    extent = float(want.max() - want.min()) or 1.0
-    worst = float(np.abs(got - want).max()) / extent
+    known = np.isfinite(want)
+    exact, same = want[known].astype(np.float64), np.array_equal(got[~known], want[~known], equal_nan=True)
+    extent = (float(np.ptp(exact)) if exact.size else 0.0) or 1.0
+    worst = float(np.abs(got[known] - exact).max(initial=0.0)) / extent if same else np.inf
     if not worst <= tolerance:
         other = again()
-        own = 0.0 if other is None else float(np.abs(other - want).max())
-        if own <= RANDOM * max(1.0, float(np.abs(want).max())) and worst * extent <= OWN_ROUNDINGS * own:
+        own = 0.0 if other is None else float(np.abs(other[known] - exact).max(initial=0.0))
+        if own <= RANDOM * max(1.0, float(np.abs(exact).max(initial=0.0))) and worst * extent <= OWN_ROUNDINGS * own:
             return
         raise VerificationError(
             f"On perfect matter the compiled model differs from the float model by {worst:.2g} of its range.",
             remedy="This is a fault of the compiler or of a random operator in the model: report it with the model.",
         )
+
+
+def require_number(residual: float) -> float:
+    """The residual of twin instances; VerificationError if it is not finite, as no bound can be taken from it."""
+    if not np.isfinite(residual):
+        raise VerificationError(
+            "On the twin the model answers with NaN or infinity where the float model does not.",
+            remedy="Leave what cannot take a noisy number (a Log, Sqrt or Div after a layer) out of the model, or give "
+            "a target with less noise.",
+        )
+    return residual
 
 
 def _check_text(got: Array, want: Array) -> None:

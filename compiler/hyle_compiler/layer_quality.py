@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from hyle_bundle.manifest import Manifest
 from hyle_runtime.body import Body
+from hyle_runtime.residual import residual_of
 from hyle_runtime.steps import Steps
 
+from hyle_compiler.exactness import require_number
 from hyle_compiler.samples import Samples
 
 __all__ = ["LayerQuality", "Quality", "sensitivity", "sensitivity_samples"]
@@ -116,9 +118,5 @@ def sensitivity(folder: Path, exact: Body, body: Body, samples: Samples) -> dict
 
 
 def _change(manifest: Manifest, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> float:
-    wrong = power = 0.0
-    for name in (output.name for output in manifest.outputs):
-        if np.asarray(wanted[name]).dtype.kind in "fiub":
-            a, b = (np.asarray(values[name], dtype=np.float64) for values in (wanted, got))
-            wrong, power = wrong + float(np.sum((a - b) ** 2)), power + float(np.sum(a**2))
-    return math.sqrt(wrong / power) if power else math.sqrt(wrong)
+    pairs = [(np.asarray(got[output.name]), np.asarray(wanted[output.name])) for output in manifest.outputs]
+    return require_number(residual_of(pair for pair in pairs if pair[1].dtype.kind in "fiub"))

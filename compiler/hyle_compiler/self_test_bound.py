@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from hyle_compiler.evaluate import Evaluation
-from hyle_compiler.exactness import IDEAL_TOLERANCE
+from hyle_compiler.exactness import IDEAL_TOLERANCE, require_number
 
 __all__ = ["self_test_bound"]
 
 MOST = 3.0
 SIGMAS = 6.0
+# Instances that differ by less, as a share of their residual, have no noise: one code that rounds otherwise is more.
+ROUNDING = 1e-3
 # What Student's t exceeds once in ten thousand draws, by degrees of freedom.
 STUDENT = {1: 3183.1, 2: 70.7, 3: 22.2, 4: 13.03, 5: 9.68, 6: 8.02, 7: 7.06, 8: 6.44, 9: 6.01}
 
@@ -22,13 +24,18 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
     to grow as its root, from all ages together: of six instances at three ages 15 differences, not five. Where they are
     few it may be much larger than it looks; there the bound is what a further instance exceeds once in ten thousand by
     Student's t, if that is more. It is never more than three times the mean, which is also the bound of a single
-    instance, and of a fitted twin, whose error is no noise but may be one and the same for all golden vectors and is
-    then, in the worst case, as rare beyond three times the mean as a normal deviate beyond three.
+    instance, of matter without noise, whose instances are alike, and of a fitted twin, whose error is no noise but may
+    be one and the same for all golden vectors and is then, in the worst case, as rare beyond three times the mean as a
+    normal deviate beyond three.
 
     Returns:
         The bound and what it is derived from.
+
+    Raises:
+        VerificationError: A residual is NaN or infinite.
     """
     residuals = np.array([age.residuals for age in evaluation.ages], dtype=np.float64)
+    require_number(float(residuals.sum()))
     ages, instances = residuals.shape
     means = residuals.mean(axis=1)
     worst = float(means.max())
@@ -42,6 +49,10 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
         apart = (residuals[known] - means[known, None]) / np.sqrt(means[known, None])
         spread = float(np.sqrt(np.sum(apart**2) / degrees))
         sigmas = max(SIGMAS, STUDENT.get(degrees, 0.0) * (1.0 + 1.0 / instances) ** 0.5)
-        bound = min(bound, worst + sigmas * spread * worst**0.5)
-        text = f"mean at the worst age + {sigmas:.1f} standard deviations of {instances} twin instances at {ages} ages"
+        if spread <= ROUNDING * worst**0.5:
+            text = "three times the residual of twin instances that are alike, which does not tell how devices differ"
+        else:
+            bound = min(bound, worst + sigmas * spread * worst**0.5)
+            deviations = f"{sigmas:.1f} standard deviations of {instances} twin instances at {ages} ages"
+            text = f"mean at the worst age + {deviations}"
     return float(f"{max(bound, IDEAL_TOLERANCE):.6g}"), text

@@ -33,6 +33,7 @@ from hyle_runtime.placement import (
     program_layer,
     tile_targets,
 )
+from hyle_runtime.residual import residual_of
 from hyle_runtime.steps import Steps
 
 __all__ = ["Body", "SelfTest"]
@@ -176,14 +177,8 @@ class Body:
         if all(feed[info.name].ndim == len(info.shape) + 1 for info in self.manifest.inputs):
             size = 0
         answers, fault = self._watched(feed, size)
-        wrong = power = 0.0
-        for output in self.manifest.outputs:
-            if f"output/{output.name}" not in self._golden.names:
-                continue
-            exact = self._golden.array(f"output/{output.name}").astype(np.float64)
-            wrong += float(np.sum((answers[output.name].astype(np.float64) - exact) ** 2))
-            power += float(np.sum(exact**2))
-        residual = float(np.sqrt(wrong / power)) if power else float(np.sqrt(wrong))
+        held = [o.name for o in self.manifest.outputs if f"output/{o.name}" in self._golden.names]
+        residual = residual_of((answers[name], self._golden.array(f"output/{name}")) for name in held)
         tolerance = self.manifest.golden.tolerance
         return SelfTest(residual <= tolerance, residual, tolerance, fault)
 

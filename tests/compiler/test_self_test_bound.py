@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hyle_compiler.errors import VerificationError
 from hyle_compiler.evaluate import AgeResult, Evaluation
 from hyle_compiler.exactness import IDEAL_TOLERANCE
 from hyle_compiler.self_test_bound import self_test_bound
@@ -59,3 +60,16 @@ def test_perfect_matter_is_held_to_rounding() -> None:
 
 def test_a_fitted_twins_error_may_be_the_same_for_all_vectors() -> None:
     assert self_test_bound(evaluation(MEANS[:, None] * np.ones(6)), fitted=True)[0] == pytest.approx(0.36)
+
+
+def test_matter_without_noise_does_not_tell_how_devices_differ() -> None:
+    """Instances that are alike leave no spread; the sixth digit of their residual must not decide over a device."""
+    residuals = np.full((3, 6), 0.00123456789)
+    assert self_test_bound(evaluation(residuals))[0] == pytest.approx(3 * 0.00123456789, rel=1e-5)
+    residuals[1, 1] *= 1.0001
+    assert "alike" in self_test_bound(evaluation(residuals))[1]
+
+
+def test_no_bound_is_taken_from_answers_that_are_no_numbers() -> None:
+    with pytest.raises(VerificationError):
+        self_test_bound(evaluation(np.array([[0.1, np.nan]])))

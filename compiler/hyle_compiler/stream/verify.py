@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from hyle_bundle.manifest import Golden, Manifest
+from hyle_runtime.residual import residual_of
 from hyle_substrates.profile import Profile
 
 from hyle_compiler import report as reports
@@ -87,16 +88,10 @@ def _evaluation(done: Streamed, plan: Plan, labels: Array, metric: str, exact: A
     rows = []
     for age, variants in (groups or {0.0: [plan.variants[1]]}).items():
         answers = [done.answers[variant][first] for variant in variants]
-        residuals = tuple(_residual(a, exact) for a in answers)
+        residuals = tuple(residual_of([(a, exact)]) for a in answers)
         right = [rights(a, labels) for a in answers]
         rows.append(AgeResult(age, tuple(float(np.mean(r)) for r in right), residuals, np.mean(right, axis=0)))
     return Evaluation(metric, plan.verified, tuple(rows))
-
-
-def _residual(answers: Array, exact: Array) -> float:
-    power = float(np.sum(exact.astype(np.float64) ** 2))
-    wrong = float(np.sum((answers.astype(np.float64) - exact) ** 2))
-    return float(np.sqrt(wrong / power)) if power else float(np.sqrt(wrong))
 
 
 def _caveat(plan: Plan, profile: Profile) -> dict[str, str]:
