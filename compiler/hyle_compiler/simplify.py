@@ -17,6 +17,7 @@ from hyle_compiler.separate_outputs import separate_outputs
 __all__ = ["simplify"]
 
 _ALLOWZERO = 14
+_NUM_OUTPUTS = 18
 _REARRANGING = {"Concat", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"}
 _MOST_REARRANGED_BYTES = 2**24
 
@@ -33,7 +34,7 @@ def simplify(model: ir.Model) -> ir.Model:
     names = [str(value.name) for value in model.graph.outputs]
     try:
         optimizer.optimize_ir(model, should_fold=_rearranges)
-        _drop_allowzero(model)
+        _drop_newer_attributes(model)
         rewriter.rewrite(model, pattern_rewrite_rules=_fuse_batchnorm.rules)
         for step in (
             common.LiftConstantsToInitializersPass(),
@@ -69,15 +70,17 @@ def _rearranges(node: ir.Node) -> bool | None:
     return True if fits else None
 
 
-def _drop_allowzero(model: ir.Model) -> None:
-    """Take from Reshape what opset 13 does not have yet and the optimizer writes all the same.
+def _drop_newer_attributes(model: ir.Model) -> None:
+    """Take from Reshape and Split what older opsets do not have yet and the optimizer writes all the same.
 
-    It does so where it found the shape to be constant; without a zero in it the attribute means nothing.
+    It gives `allowzero` where it found the shape to be constant; without a zero in it the attribute means nothing. It
+    gives `num_outputs` where all parts are equal, which is what Split makes of no sizes.
     """
-    if model.opset_imports.get("", _ALLOWZERO) >= _ALLOWZERO:
-        return
+    version = model.opset_imports.get("", _NUM_OUTPUTS)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if node.op_type == "Reshape" and node.domain == "" and "allowzero" in node.attributes:
+        if node.op_type == "Reshape" and node.domain == "" and "allowzero" in node.attributes and version < _ALLOWZERO:
             shape = ir.convenience.get_const_tensor(node.inputs[1]) if node.inputs[1] is not None else None
             if shape is not None and 0 not in shape.numpy():
                 del node.attributes["allowzero"]
+        if node.op_type == "Split" and node.domain == "" and version < _NUM_OUTPUTS:
+            node.attributes.pop("num_outputs", None)

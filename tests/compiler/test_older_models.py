@@ -40,6 +40,11 @@ OLD = {
       c = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]>(x, k)  p = GlobalAveragePool(c)
       size = Shape(p)  first = Gather<axis = 0>(size, zero)  n = Unsqueeze(first, axis)
       to = Concat<axis = 0>(n, minus)  f = Reshape(p, to)  y = Gemm(f, w, b) }""",
+    # The optimizer makes a Split of this sequence, with an attribute of opset 18.
+    17: """g (float[N,3,8,8] x) => (float[N,5] y) {
+      c = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]>(x, k)  p = GlobalAveragePool(c)
+      f = Flatten(p)  parts = SplitToSequence<axis = 1>(f, half)  first = SequenceAt(parts, zero)
+      second = SequenceAt(parts, minus_one)  g = Concat<axis = 1>(second, first)  y = Gemm(g, w, b) }""",
 }
 
 
@@ -58,6 +63,8 @@ VALUES = {
     "zero": np.array(0, np.int64),
     "axis": np.array([0], np.int64),
     "minus": np.array([-1], np.int64),
+    "minus_one": np.array(-1, np.int64),
+    "half": np.array(3, np.int64),
 }
 
 
@@ -76,7 +83,7 @@ def written(folder: Path, opset: int, ir: int = 6) -> Path:
     return folder / "m.onnx"
 
 
-@pytest.mark.parametrize(("opset", "ir"), [(9, 3), (9, 4), (11, 6), (12, 7), (13, 7)])
+@pytest.mark.parametrize(("opset", "ir"), [(9, 3), (9, 4), (11, 6), (12, 7), (13, 7), (17, 8)])
 def test_a_model_of_an_older_opset_goes_the_whole_way(opset: int, ir: int, tmp_path: Path) -> None:
     path = written(tmp_path, opset, ir)
     profile, text = find_profile("ideal")
