@@ -51,13 +51,15 @@ NUMPY_TYPES = {word: name for name, word in DATATYPES.items()}
 class AgeResult:
     """Scores of the instances at one age: fractions from 0 to 1, and self-test residuals.
 
-    `rights` is how often each sample was answered right, over the instances, from 0 to 1.
+    `rights` is how often each sample was answered right, over the instances, from 0 to 1. `later` are the residuals
+    once the instances have become twice as old without another correction, where that was asked for.
     """
 
     age_s: float
     scores: tuple[float, ...]
     residuals: tuple[float, ...]
     rights: Array
+    later: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -107,6 +109,7 @@ def evaluate_folder(
     threads: int = 0,
     progress: Callable[[str], None] = lambda text: None,
     watch: Callable[[int, float, Body], None] = lambda number, age_s, body: None,
+    later: bool = False,
 ) -> Evaluation:
     """Run every instance at every age, each corrected as the bundle says.
 
@@ -122,9 +125,11 @@ def evaluate_folder(
         threads: Threads for one operator; 0 for all cores.
         progress: Told what is being done.
         watch: Shown every instance (its number from 0) at every age (in seconds), programmed and corrected.
+        later: Test every instance once more at twice each age, which must be below the next one.
     """
     programming, golden = tensor_file(folder / "programming.safetensors"), tensor_file(folder / "golden.safetensors")
     found: dict[float, list[tuple[Array, float]]] = {age: [] for age in ages_s}
+    aged: dict[float, list[float]] = {age: [] for age in ages_s}
     for number, seed in enumerate(seeds):
         driver = TwinDriver(profile, seed)
         body = Body(folder, manifest, programming, golden, driver, threads=threads)
@@ -138,6 +143,11 @@ def evaluate_folder(
             watch(number, age, body)
             answers = run_batches(body, samples, manifest.outputs[0].name)
             found[age].append((rights(answers, labels), body.self_test().residual))
+            if later:
+                driver.advance(2.0 * age)
+                with _seeded_noise(seed, 2.0 * age):
+                    body.renew()
+                aged[age].append(body.self_test().residual)
         driver.close()
     ages = tuple(
         AgeResult(
@@ -145,6 +155,7 @@ def evaluate_folder(
             tuple(float(np.mean(right)) for right, _ in rows),
             tuple(residual for _, residual in rows),
             np.mean([right for right, _ in rows], axis=0),
+            tuple(aged[age]),
         )
         for age, rows in found.items()
     )

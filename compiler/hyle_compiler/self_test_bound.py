@@ -20,6 +20,9 @@ STUDENT = {1: 3183.1, 2: 70.7, 3: 22.2, 4: 13.03, 5: 9.68, 6: 8.02, 7: 7.06, 8: 
 def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float, str]:
     """Six standard deviations above the mean residual of the verified instances, at the worst age.
 
+    Where it was measured, the residual is that of instances which became twice as old since they were corrected: matter
+    drifts by the logarithm of its age, and its slow noise is another a while later, which is no fault.
+
     The spread from instance to instance grows with the mean, on some matter as it does and on some hardly; it is taken
     to grow as its root, from all ages together: of six instances at three ages 15 differences, not five. Where they are
     few it may be much larger than it looks; there the bound is what a further instance exceeds once in ten thousand by
@@ -34,7 +37,7 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
     Raises:
         VerificationError: A residual is NaN or infinite.
     """
-    residuals = np.array([age.residuals for age in evaluation.ages], dtype=np.float64)
+    residuals = np.array([age.later or age.residuals for age in evaluation.ages], dtype=np.float64)
     require_number(float(residuals.sum()))
     ages, instances = residuals.shape
     means = residuals.mean(axis=1)
@@ -55,4 +58,6 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
             bound = min(bound, worst + sigmas * spread * worst**0.5)
             deviations = f"{sigmas:.1f} standard deviations of {instances} twin instances at {ages} ages"
             text = f"mean at the worst age + {deviations}"
+    if any(age.later for age in evaluation.ages):
+        text += ", at twice the age at which they were corrected"
     return float(f"{max(bound, IDEAL_TOLERANCE):.6g}"), text

@@ -80,6 +80,7 @@ def verify(
         seeds=seeds,
         progress=progress,
         watch=quality.watch,
+        later=ages != AGELESS,
     )
     report = reports.build_report(
         manifest=manifest,

@@ -141,6 +141,10 @@ class Body:
         for layer in self.manifest.layers:
             fresh[layer.name] = yield from self._measure(layer, vectors)
         self.corrections = fresh
+        self.renew()
+
+    def renew(self) -> None:
+        """Answer as the device is now, corrected as it was last: a simulated device's graph holds it as it was."""
         if self._fused:
             threads = 1 if self._portion and self._crew.size > 1 else self._threads
             keep = bool(self._portion) and self._macs >= KEPT_MACS

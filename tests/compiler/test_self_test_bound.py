@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hyle_bundle import open_bundle
 from hyle_compiler.errors import VerificationError
-from hyle_compiler.evaluate import AgeResult, Evaluation
+from hyle_compiler.evaluate import AgeResult, Evaluation, tensor_file
 from hyle_compiler.exactness import IDEAL_TOLERANCE
+from hyle_compiler.pipeline import Options, compile_model
 from hyle_compiler.self_test_bound import self_test_bound
+from hyle_runtime.body import Body
+from hyle_substrates.profile import decode_profile, find_profile
+from hyle_substrates.twin import TwinDriver
 
+DATA = Path(__file__).resolve().parents[1] / "data"
 MEANS = np.array([0.02, 0.04, 0.12])
 
 
@@ -73,3 +81,40 @@ def test_matter_without_noise_does_not_tell_how_devices_differ() -> None:
 def test_no_bound_is_taken_from_answers_that_are_no_numbers() -> None:
     with pytest.raises(VerificationError):
         self_test_bound(evaluation(np.array([[0.1, np.nan]])))
+
+
+def test_what_drifted_on_since_its_correction_decides_where_it_was_measured() -> None:
+    before, after = evaluation(MEANS[:, None] * [0.9, 1.0, 1.1]), evaluation(MEANS[:, None] * [1.8, 2.0, 2.2])
+    both = [
+        AgeResult(1.0, a.scores, a.residuals, a.rights, b.residuals)
+        for a, b in zip(before.ages, after.ages, strict=True)
+    ]
+    bound, text = self_test_bound(Evaluation("top-1", 1, tuple(both)))
+    assert bound == self_test_bound(after)[0] > self_test_bound(before)[0]
+    assert text.endswith("at twice the age at which they were corrected")
+
+
+@pytest.mark.parametrize("target", ["pcm-generic", "pcm-hermes", "flash-sonos"])
+def test_a_healthy_device_passes_until_it_is_twice_as_old_as_when_it_was_corrected(target: str, tmp_path: Path) -> None:
+    """Instances that the compiler did not see, at ages that it did not see; six standard deviations are allowed."""
+    profile, text = find_profile(target)
+    data = DATA / "digits_mlp"
+    compile_model(data / "model.onnx", data / "calib.npz", profile, text, tmp_path / "m.hyle", Options(name="m"))
+    with open_bundle(tmp_path / "m.hyle") as bundle:
+        bundle.extract(tmp_path / "files")
+        manifest = bundle.manifest
+    held = decode_profile((tmp_path / "files" / "profile.toml").read_bytes())
+    tensors = [tensor_file(tmp_path / "files" / f"{name}.safetensors") for name in ("programming", "golden")]
+    for seed in (101, 102, 103):
+        driver = TwinDriver(held, seed)
+        body = Body(tmp_path / "files", manifest, *tensors, driver, threads=1)
+        body.program(correct=False)
+        for age in (3600.0, 5 * 86400.0, 100 * 86400.0):
+            driver.advance(age)
+            body.recalibrate()
+            soon = body.self_test()
+            driver.advance(1.9 * age)
+            body.renew()
+            later = body.self_test()
+            assert soon.passed, (seed, age, soon)
+            assert later.passed, (seed, age, later)
