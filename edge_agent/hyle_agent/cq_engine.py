@@ -184,7 +184,8 @@ class CqEngine:
         name = event.call_details.method
         method = self._by_wire.get(name) or self._methods.get(name)
         if method is None:
-            reject(event.call, 12, f"There is no method {name!r} here.")
+            asked = name.decode(errors="replace") if isinstance(name, bytes) else name
+            reject(event.call, 12, f"There is no method {asked[:128]!r} here.")
         elif self._stopping:
             refusal = refusal_of(NotReadyError("The agent is stopping.", remedy="Ask it again once it is back."))
             reject(event.call, refusal.code.value[0], refusal.message)

@@ -41,6 +41,13 @@ def test_an_empty_agent_is_live_and_ready_and_has_no_models(client: triton.Infer
     assert list(client.get_model_repository_index().models) == []
 
 
+def test_an_unknown_method_is_named(agent: Running) -> None:
+    with grpc.insecure_channel(agent.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/inference.GRPCInferenceService/Divine")(b"", timeout=20)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "b'" not in caught.value.details()
+
+
 def test_triton_gets_metadata_and_configuration(client: triton.InferenceServerClient, deployed: object) -> None:
     metadata = client.get_model_metadata("small")
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [("x", "FP32", [-1, ROWS])]
