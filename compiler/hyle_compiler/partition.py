@@ -85,6 +85,8 @@ def partition(model: ir.Model, *, stored: bool = False) -> Partition:
     names: set[str] = set()
     owners = owners_of(model.graph)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if reason := _unwritten(node):
+            digital.append(Digital(node.name or node.op_type, node.op_type, reason))
         reader = READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if reader is None:
             continue
@@ -101,6 +103,18 @@ def partition(model: ir.Model, *, stored: bool = False) -> Partition:
                 remedy="Check the model with onnx.checker.",
             ) from error
     return Partition(tuple(physical), tuple(digital))
+
+
+def _unwritten(node: ir.Node) -> str:
+    """Why a product that `normalise` left as it was stays digital; "" for all other operators."""
+    if node.domain == "com.microsoft" and node.op_type in CONTRIBUTED:
+        return "it is an operator of onnxruntime's own; export the model before it is optimised or quantised"
+    if node.domain not in ("", "ai.onnx"):
+        return ""
+    if node.op_type == "Einsum":
+        return f"its equation {_attribute(node, 'equation', '')!r} is no product with one constant matrix here"
+    sized = "output_shape" in node.attributes or _attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "", "VALID")
+    return "its size is asked for by output_shape or auto_pad" if node.op_type == "ConvTranspose" and sized else ""
 
 
 def _check_surroundings(node: ir.Node, owners: Mapping[ir.Graph, ir.Node]) -> None:
@@ -278,6 +292,19 @@ def _recurrent(node: ir.Node, name: str, stored: bool) -> Candidate:
     raise StaysDigitalError(reason_digital(node) or "it was not written as products")
 
 
+# Products with weights among the operators that onnxruntime's optimiser and its quantisers write.
+CONTRIBUTED = {
+    "Attention",
+    "DynamicQuantizeMatMul",
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
+    "MatMulInteger16",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QAttention",
+    "QGemm",
+}
 READERS: dict[str, Callable[[ir.Node, str, bool], Candidate]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,

@@ -10,9 +10,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 from hyle_compiler.backend import HyleBackend, HyleRep
+from hyle_compiler.partition import partition
+from hyle_compiler.simplify import simplify
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir import from_proto
 
 Array = np.ndarray[Any, Any]
 LAW = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -172,6 +175,11 @@ def test_transposed_convolutions_of_one_to_three_axes(data: st.DataObject) -> No
         ("bshk,hkd->bsd", (2, 3, 2, 4), (2, 4, 5)),
         ("bk,nk->bn", (3, 4), (5, 4)),
         ("bkt,kn->bnt", (2, 4, 3), (4, 5)),
+        ("bj,jk", (3, 4), (4, 5)),
+        ("zj,ja", (3, 4), (4, 5)),
+        ("...j,jk->...k", (2, 3, 4), (4, 5)),
+        ("... j, j k", (2, 3, 4), (4, 5)),
+        ("b...j,jk->bk...", (2, 3, 4), (4, 5)),
     ],
 )
 def test_einsum_that_is_a_matrix_product(equation: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> None:
@@ -216,3 +224,40 @@ def test_matmul_integer_is_exact(m: int, k: int, n: int, seed: int) -> None:
     (got,) = rep.run([x])
     np.testing.assert_array_equal(got, exact(model, x))
     assert len(rep.layers) == 1
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        (
+            helper.make_node("Einsum", ["h", "v"], ["y"], name="left", equation="bi,ji->bj"),
+            "its equation 'bi,ji->bj' is no product with one constant matrix here",
+        ),
+        (
+            helper.make_node("FusedMatMul", ["h", "w"], ["y"], name="left", domain="com.microsoft", transB=1),
+            "it is an operator of onnxruntime's own; export the model before it is optimised or quantised",
+        ),
+    ],
+)
+def test_products_that_cannot_be_read_are_among_the_digital_ones(node: onnx.NodeProto, reason: str) -> None:
+    """Beside a product that goes on physics."""
+    w = draw_array(1, 4, 4)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["h"], name="first"), helper.make_node("Relu", ["h"], ["v"]), node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_empty_tensor_value_info("y")],
+        [numpy_helper.from_array(w, "w")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    parts = partition(simplify(from_proto(helper.make_model(graph, opset_imports=opsets, ir_version=8))))
+    assert [candidate.name for candidate in parts.physical] == ["first"]
+    assert [(left.node, left.reason) for left in parts.digital] == [("left", reason)]
+
+
+def test_a_transposed_convolution_of_a_size_that_is_asked_for_is_among_the_digital_ones() -> None:
+    x, w = draw_array(1, 1, 2, 5, 5), draw_array(2, 2, 3, 3, 3)
+    model = one_node("ConvTranspose", ["x", "w"], {"w": w}, x, strides=[2, 2], output_shape=[10, 10])
+    parts = partition(simplify(from_proto(model)))
+    assert not parts.physical
+    assert [left.reason for left in parts.digital] == ["its size is asked for by output_shape or auto_pad"]

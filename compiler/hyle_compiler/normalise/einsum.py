@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import string
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +35,7 @@ def turn_einsum(model: ir.Model) -> None:
         arrays = [constant(value) for value in node.inputs]
         place = 0 if arrays[0] is not None else 1
         weight, x = arrays[place], node.inputs[1 - place]
-        product = _parse(str(attribute(node, "equation", "")), place)
+        product = _parse(_spelled(str(attribute(node, "equation", "")), [_rank(value) for value in node.inputs]), place)
         if weight is None or x is None or arrays[1 - place] is not None or product is None:
             continue
         if weight.dtype != np.float32 or len(product.weight) != weight.ndim:
@@ -40,11 +43,35 @@ def turn_einsum(model: ir.Model) -> None:
         _replace(model, node, x, weight, product)
 
 
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else value.shape.rank()
+
+
+def _spelled(equation: str, ranks: Sequence[int | None]) -> str:
+    """The equation with labels in place of `...` and with its output; "" if ranks are missing or labels run out."""
+    text, _, out = equation.replace(" ", "").partition("->")
+    arrow = "->" in equation
+    free = [letter for letter in string.ascii_letters if letter not in equation]
+    operands, most = text.split(","), 0
+    if len(operands) != len(ranks):
+        return ""
+    for place, (operand, rank) in enumerate(zip(operands, ranks, strict=True)):
+        if "..." in operand:
+            count = -1 if rank is None else rank - len(operand.replace("...", ""))
+            if not 0 <= count <= len(free):
+                return ""
+            most = max(most, count)
+            operands[place] = operand.replace("...", "".join(free[:count][::-1]))  # aligned at the right
+    if not arrow:
+        once = Counter(label for label in text if label.isalpha())
+        out = ("..." if "..." in text else "") + "".join(sorted(label for label, times in once.items() if times == 1))
+    return f"{','.join(operands)}->{out.replace('...', ''.join(free[:most][::-1]))}"
+
+
 def _parse(equation: str, place: int) -> _Product | None:
-    text = equation.replace(" ", "")
-    if "..." in text or "->" not in text or text.count(",") != 1:
+    left, _, out = equation.partition("->")
+    if left.count(",") != 1:
         return None
-    left, out = text.split("->")
     operands = left.split(",")
     weight, x = operands[place], operands[1 - place]
     summed = "".join(label for label in weight if label in x)
