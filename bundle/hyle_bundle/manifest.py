@@ -186,12 +186,14 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The self-test: `golden.safetensors` holds `input/<name>` and `output/<name>` with these samples.
 
-    `tolerance` bounds the relative root-mean-square residual of a healthy device.
+    `tolerance` bounds the relative root-mean-square residual of a healthy device, `corrected` that of one which was
+    corrected just before; 0 if it is the same.
     """
 
     samples: Count
     tolerance: Annotated[float, msgspec.Meta(ge=0.0)]
     derivation: str
+    corrected: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -111,7 +111,8 @@ class Attachment:
             return manifest
         bound = manifest.golden
         text = f"{bound.derivation}; times {ratio:.3g}, by which the attached device's residual exceeds theirs"
-        return msgspec.structs.replace(manifest, golden=Golden(bound.samples, bound.tolerance * ratio, text))
+        scaled = Golden(bound.samples, bound.tolerance * ratio, text, bound.corrected * ratio)
+        return msgspec.structs.replace(manifest, golden=scaled)
 
     def counting(self, progress: Callable[[str], None]) -> Callable[[str], None]:
         """Let progress tell how many vectors the device was driven by."""

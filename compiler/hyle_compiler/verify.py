@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from hyle_bundle.manifest import Golden, Manifest
+from hyle_bundle.manifest import Manifest
 
 from hyle_compiler import report as reports
 from hyle_compiler.activations import unoptimised
@@ -21,7 +21,7 @@ from hyle_compiler.options import Setting
 from hyle_compiler.partition import Partition
 from hyle_compiler.samples import Samples
 from hyle_compiler.scoring import choices, score
-from hyle_compiler.self_test_bound import self_test_bound
+from hyle_compiler.self_test_bound import golden_of
 
 if TYPE_CHECKING:
     from hyle_compiler.attachment import Attachment
@@ -92,10 +92,8 @@ def verify(
         exact_score=score(nominal, labels),
         evaluation=as_json(evaluation),
     )
-    golden = Golden(
-        golden_count(manifest.inputs, len(answers), apart=some.apart),
-        *self_test_bound(evaluation, fitted=bool(manifest.boxes)),
-    )
+    count = golden_count(manifest.inputs, len(answers), apart=some.apart)
+    golden = golden_of(count, evaluation, fitted=bool(manifest.boxes))
     manifest = msgspec.structs.replace(manifest, golden=golden)
     if attached is not None:
         progress("running the compiled model on the device")

@@ -113,6 +113,7 @@ def test_a_healthy_device_passes_until_it_is_twice_as_old_as_when_it_was_correct
             driver.advance(age)
             body.recalibrate()
             soon = body.self_test()
+            assert body.self_test().tolerance == manifest.golden.tolerance > soon.tolerance == manifest.golden.corrected
             driver.advance(1.9 * age)
             body.renew()
             later = body.self_test()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from hyle_bundle.manifest import Golden, Manifest
+from hyle_bundle.manifest import Manifest
 from hyle_runtime.residual import residual_of
 from hyle_substrates.profile import Profile
 
@@ -19,7 +19,7 @@ from hyle_compiler.exactness import check_ideal
 from hyle_compiler.golden import GOLDEN_SAMPLES
 from hyle_compiler.partition import Digital
 from hyle_compiler.scoring import choices, rights, score
-from hyle_compiler.self_test_bound import self_test_bound
+from hyle_compiler.self_test_bound import golden_of
 from hyle_compiler.stream.build import Streamed
 from hyle_compiler.stream.plan import Plan, Variant
 from hyle_compiler.stream.sampled_columns import SAMPLED
@@ -56,7 +56,7 @@ def verify_streamed(
     )
     report["streamed"] = {"calibrated_samples": len(plan.samples), "verified_samples": plan.verified}
     report["warnings"].append(_caveat(plan, profile))
-    golden = Golden(min(GOLDEN_SAMPLES, len(plan.samples)), *self_test_bound(evaluation))
+    golden = golden_of(min(GOLDEN_SAMPLES, len(plan.samples)), evaluation)
     return msgspec.structs.replace(done.manifest, golden=golden), report
 
 
