@@ -128,8 +128,7 @@ def evaluate_folder(
         later: Test every instance once more at twice each age, which must be below the next one.
     """
     programming, golden = tensor_file(folder / "programming.safetensors"), tensor_file(folder / "golden.safetensors")
-    found: dict[float, list[tuple[Array, float]]] = {age: [] for age in ages_s}
-    aged: dict[float, list[float]] = {age: [] for age in ages_s}
+    found: dict[float, list[_Seen]] = {age: [] for age in ages_s}
     for number, seed in enumerate(seeds):
         driver = TwinDriver(profile, seed)
         body = Body(folder, manifest, programming, golden, driver, threads=threads)
@@ -142,24 +141,34 @@ def evaluate_folder(
                 body.recalibrate()
             watch(number, age, body)
             answers = run_batches(body, samples, manifest.outputs[0].name)
-            found[age].append((rights(answers, labels), body.self_test().residual))
+            seen = _Seen(rights(answers, labels), body.self_test().residual)
             if later:
                 driver.advance(2.0 * age)
                 with _seeded_noise(seed, 2.0 * age):
                     body.renew()
-                aged[age].append(body.self_test().residual)
+                seen.later = body.self_test().residual
+            found[age].append(seen)
         driver.close()
-    ages = tuple(
-        AgeResult(
-            age,
-            tuple(float(np.mean(right)) for right, _ in rows),
-            tuple(residual for _, residual in rows),
-            np.mean([right for right, _ in rows], axis=0),
-            tuple(aged[age]),
-        )
-        for age, rows in found.items()
+    return Evaluation(metric, len(labels), tuple(_age_result(age, instances) for age, instances in found.items()))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """One instance at one age; the names are those of `AgeResult`."""
+
+    rights: Array
+    residual: float
+    later: float | None = None
+
+
+def _age_result(age_s: float, instances: Sequence[_Seen]) -> AgeResult:
+    return AgeResult(
+        age_s,
+        tuple(float(np.mean(seen.rights)) for seen in instances),
+        tuple(seen.residual for seen in instances),
+        np.mean([seen.rights for seen in instances], axis=0),
+        tuple(seen.later for seen in instances if seen.later is not None),
     )
-    return Evaluation(metric, len(labels), ages)
 
 
 @contextlib.contextmanager

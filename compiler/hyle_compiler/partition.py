@@ -85,16 +85,15 @@ def partition(model: ir.Model, *, stored: bool = False) -> Partition:
     names: set[str] = set()
     owners = owners_of(model.graph)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if reason := _unwritten(node):
-            digital.append(Digital(node.name or node.op_type, node.op_type, reason))
-        reader = READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        reader = READERS.get((node.domain.removeprefix("ai.onnx"), node.op_type))
         if reader is None:
             continue
         try:
             _check_surroundings(node, owners)
             if stored and node.graph in owners:
                 raise StaysDigitalError("it is inside control flow, and the model is compiled layer by layer")
-            physical.append(reader(node, _layer_name(node, names), stored))
+            if (found := reader(node, _layer_name(node, names), stored)) is not None:
+                physical.append(found)
         except StaysDigitalError as reason:
             digital.append(Digital(node.name or node.op_type, node.op_type, str(reason)))
         except (TypeError, ValueError, IndexError, AttributeError) as error:
@@ -103,18 +102,6 @@ def partition(model: ir.Model, *, stored: bool = False) -> Partition:
                 remedy="Check the model with onnx.checker.",
             ) from error
     return Partition(tuple(physical), tuple(digital))
-
-
-def _unwritten(node: ir.Node) -> str:
-    """Why a product that `normalise` left as it was stays digital; "" for all other operators."""
-    if node.domain == "com.microsoft" and node.op_type in CONTRIBUTED:
-        return "it is an operator of onnxruntime's own; export the model before it is optimised or quantised"
-    if node.domain not in ("", "ai.onnx"):
-        return ""
-    if node.op_type == "Einsum":
-        return f"its equation {_attribute(node, 'equation', '')!r} is no product with one constant matrix here"
-    sized = "output_shape" in node.attributes or _attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "", "VALID")
-    return "its size is asked for by output_shape or auto_pad" if node.op_type == "ConvTranspose" and sized else ""
 
 
 def _check_surroundings(node: ir.Node, owners: Mapping[ir.Graph, ir.Node]) -> None:
@@ -292,8 +279,25 @@ def _recurrent(node: ir.Node, name: str, stored: bool) -> Candidate:
     raise StaysDigitalError(reason_digital(node) or "it was not written as products")
 
 
+def _einsum(node: ir.Node, name: str, stored: bool) -> Candidate:
+    equation = _attribute(node, "equation", "")
+    raise StaysDigitalError(f"its equation {equation!r} is no product with one constant matrix here")
+
+
+def _transposed_convolution(node: ir.Node, name: str, stored: bool) -> None:
+    """What `normalise` left; the ones that it wrote itself spread an input and are no product."""
+    if "output_shape" in node.attributes or _attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "", "VALID"):
+        raise StaysDigitalError("its size is asked for by output_shape or auto_pad")
+
+
+def _contributed(node: ir.Node, name: str, stored: bool) -> Candidate:
+    raise StaysDigitalError(
+        "it is an operator of onnxruntime's own; export the model before it is optimised or quantised"
+    )
+
+
 # Products with weights among the operators that onnxruntime's optimiser and its quantisers write.
-CONTRIBUTED = {
+CONTRIBUTED = (
     "Attention",
     "DynamicQuantizeMatMul",
     "FusedConv",
@@ -304,10 +308,14 @@ CONTRIBUTED = {
     "MatMulNBits",
     "QAttention",
     "QGemm",
-}
-READERS: dict[str, Callable[[ir.Node, str, bool], Candidate]] = {
-    "MatMul": _matmul,
-    "Gemm": _gemm,
-    "Conv": _conv,
-    **dict.fromkeys(RECURRENT, _recurrent),
+)
+# By domain and operator; None for an operator that is no product after all.
+READERS: dict[tuple[str, str], Callable[[ir.Node, str, bool], Candidate | None]] = {
+    ("", "MatMul"): _matmul,
+    ("", "Gemm"): _gemm,
+    ("", "Conv"): _conv,
+    ("", "Einsum"): _einsum,
+    ("", "ConvTranspose"): _transposed_convolution,
+    **{("", op): _recurrent for op in RECURRENT},
+    **{("com.microsoft", op): _contributed for op in CONTRIBUTED},
 }

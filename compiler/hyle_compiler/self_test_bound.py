@@ -28,10 +28,8 @@ def golden_of(samples: int, evaluation: Evaluation, fitted: bool = False) -> Gol
     """
     soon = Evaluation(evaluation.metric, evaluation.samples, tuple(replace(age, later=()) for age in evaluation.ages))
     corrected, text = self_test_bound(soon, fitted)
-    if not any(age.later for age in evaluation.ages):
-        return Golden(samples, corrected, text)
-    bound, text = self_test_bound(evaluation, fitted)
-    return Golden(samples, bound, text, corrected) if corrected < bound else Golden(samples, corrected, text)
+    later = self_test_bound(evaluation, fitted)
+    return Golden(samples, *later, corrected) if later[0] > corrected else Golden(samples, corrected, text)
 
 
 def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float, str]:

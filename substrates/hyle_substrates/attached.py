@@ -1,38 +1,29 @@
 """What every attached device needs around its link: checks, reconnection, and its programming written again.
 
-A link is the plain conversation with one device that is there; it may raise `DeviceError` or `OSError` at any moment
-and is then thrown away. Any other exception counts as an answer that nobody understands. `AttachedDriver` makes a
-`Driver` of it: the call that failed says so, the next one opens a new link and writes every tile again before anything
-is read, so that no answer comes from matter that has forgotten.
+`AttachedDriver` makes a `Driver` of a link (`hyle_substrates.link`): the call that failed says so, the next one opens a
+new link and writes every tile again before anything is read, so that no answer comes from matter that has forgotten.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from numbers import Real
-from typing import TypeVar
 
 import numpy as np
-from hyle_errors import HyleError
 
 from hyle_substrates.driver import (
     BadAnswerError,
     Codes,
     Device,
-    DeviceAwayError,
     DeviceError,
-    DeviceTimeoutError,
     Driver,
     NotANumberError,
     ProgramReport,
     WrongDeviceError,
 )
+from hyle_substrates.link import Link, readings
 
-__all__ = ["AttachedDriver", "guarded", "readings"]
-
-T = TypeVar("T")
+__all__ = ["AttachedDriver"]
 
 
 class AttachedDriver:
@@ -46,18 +37,16 @@ class AttachedDriver:
     """
 
     def __init__(self, open_link: Callable[[], Driver]) -> None:
-        self._open = open_link
         self._written: dict[int, Codes] = {}
-        self._closed = False
-        self._link: Driver | None = guarded(open_link)
-        self._device = self._call(_described)
+        self._link = Link(open_link, self._greeted)
+        self._device = self._link.call(_described)
 
     def describe(self) -> Device:
         """Return the device; `connected` in its health is 1 while it answers. Never raises before `close`."""
         try:
-            now = self._call(_described)
+            now = self._link.call(_described)
         except DeviceError as error:
-            if self._closed:
+            if self._link.closed:
                 raise
             health = {**self._device.health, "connected": 0.0}
             return replace(self._device, health=health, fault=error.fault)
@@ -78,14 +67,13 @@ class AttachedDriver:
         _check_range(targets, levels, "target")
         kept = np.array(targets)
         self._written.pop(tile, None)
-        report = self._call(lambda link: link.program(tile, kept))
+        report = self._link.call(lambda link: link.program(tile, kept))
         self._written[tile] = kept
         return report
 
     def apply(self, tiles: Sequence[int], codes: Codes) -> Codes:
         """Drive and read. Contract: `Driver.apply`."""
-        if self._closed:
-            raise _closed()
+        self._link.check_open()
         rows = {self._programmed(tile).shape[0] for tile in tiles}
         if codes.ndim != 2 or rows != {codes.shape[1]}:
             raise DeviceError(
@@ -99,7 +87,7 @@ class AttachedDriver:
         width = sum(self._written[tile].shape[1] for tile in tiles)
         if not len(codes):
             return np.zeros((0, width), dtype=codes.dtype)
-        return self._call(lambda link: self._checked(link.apply(tiles, codes), (len(codes), width)))
+        return self._link.call(lambda link: self._checked(link.apply(tiles, codes), (len(codes), width)))
 
     def width(self, tiles: Sequence[int]) -> int:
         """Columns that `tiles` answer with; 0 for those that are not programmed."""
@@ -107,31 +95,19 @@ class AttachedDriver:
 
     def close(self) -> None:
         """Give the device back."""
-        self._closed = True
         self._written.clear()
-        self._drop()
+        self._link.close()
 
-    def _call(self, work: Callable[[Driver], T]) -> T:
-        if self._closed:
-            raise _closed()
-        try:
-            return guarded(lambda: work(self._linked()))
-        except DeviceError:
-            self._drop()
-            raise
-
-    def _linked(self) -> Driver:
-        if self._link is None:
-            self._link = self._open()
-            found = self._link.describe()
-            if (found.identity, found.profile) != (self._device.identity, self._device.profile):
-                raise WrongDeviceError(
-                    f"{found.identity!r} answers where {self._device.identity!r} was.",
-                    remedy="Attach the device that was there, or start again.",
-                )
-            for tile, targets in self._written.items():
-                self._link.program(tile, targets)
-        return self._link
+    def _greeted(self, link: Driver) -> None:
+        """See that the device is the one that was there, and write again what it held."""
+        found = link.describe()
+        if (found.identity, found.profile) != (self._device.identity, self._device.profile):
+            raise WrongDeviceError(
+                f"{found.identity!r} answers where {self._device.identity!r} was.",
+                remedy="Attach the device that was there, or start again.",
+            )
+        for tile, targets in self._written.items():
+            link.program(tile, targets)
 
     def _checked(self, answer: Codes, shape: tuple[int, int]) -> Codes:
         if answer.shape != shape:
@@ -145,12 +121,6 @@ class AttachedDriver:
         if tile not in self._written:
             raise DeviceError(f"Tile {tile} is not programmed.", remedy="Program it first.")
         return self._written[tile]
-
-    def _drop(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            with contextlib.suppress(DeviceError, OSError):
-                link.close()
 
 
 def _check_range(values: Codes, levels: int, what: str) -> None:
@@ -167,40 +137,6 @@ def _check_answer(codes: Codes, levels: int) -> None:
         raise BadAnswerError(f"An ADC code exceeds {levels}.", remedy="Check the device and its profile.")
 
 
-def readings(health: Mapping[str, float]) -> dict[str, float]:
-    """Return a device's live readings as numbers; BadAnswerError names the one that is none."""
-    for name, value in health.items():
-        if not isinstance(value, (Real, np.bool_)):
-            raise BadAnswerError(f"The reading {name!r} is no number.", remedy="Check the device and its driver.")
-    return {name: float(value) for name, value in health.items()}
-
-
 def _described(link: Driver) -> Device:
     found = link.describe()
     return replace(found, health=readings(found.health))
-
-
-def guarded(work: Callable[[], T]) -> T:
-    """Do a part of the conversation with a device.
-
-    Raises:
-        DeviceError: The device did not answer, or its driver does not understand what it answered. The message holds no
-            text of an unexpected exception, which may hold values.
-        HyleError: What the driver raised.
-    """
-    try:
-        return work()
-    except HyleError:
-        raise
-    except TimeoutError as error:
-        raise DeviceTimeoutError(f"The device does not answer: {error}.", remedy="Check what it does.") from error
-    except OSError as error:
-        message = f"The device does not answer: {error}."
-        raise DeviceAwayError(message, remedy="Check its power and its cable.") from error
-    except Exception as error:
-        message = f"The device sent what its driver does not understand ({type(error).__name__})."
-        raise BadAnswerError(message, remedy="Check its firmware, and the driver.") from error
-
-
-def _closed() -> DeviceError:
-    return DeviceError("The device was closed.", remedy="Connect again.")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 from hyle_errors import CallerError
 
-from hyle_substrates.attached import guarded, readings
 from hyle_substrates.driver import (
     BadAnswerError,
     BlackBox,
@@ -20,10 +17,9 @@ from hyle_substrates.driver import (
     NotANumberError,
     WrongDeviceError,
 )
+from hyle_substrates.link import Link, readings
 
 __all__ = ["AttachedBlackBox"]
-
-T = TypeVar("T")
 
 
 class AttachedBlackBox:
@@ -37,19 +33,15 @@ class AttachedBlackBox:
     """
 
     def __init__(self, open_link: Callable[[], BlackBox]) -> None:
-        self._open = open_link
-        self._closed = False
-        self._link: BlackBox | None = None
-        self._identity = ""
-        self._info = self._call(_described)
-        self._identity = self._info.identity
+        self._link = Link(open_link, self._greeted)
+        self._info = self._link.call(_described)
 
     def describe(self) -> BlackBoxInfo:
         """Return the device; `connected` in its health is 1 while it answers."""
         try:
-            found = self._call(_described)
+            found = self._link.call(_described)
         except DeviceError as error:
-            if self._closed:
+            if self._link.closed:
                 raise
             return replace(self._info, health={**self._info.health, "connected": 0.0}, fault=error.fault)
         self._info = replace(found, health={**found.health, "connected": 1.0})
@@ -62,32 +54,21 @@ class AttachedBlackBox:
         self._check(inputs, info.inputs, "inputs")
         if len(parameters) != len(inputs):
             raise CallerError("Parameters and inputs are of different batches.", remedy="Give one row for each sample.")
-        return self._call(lambda link: self._checked(link.respond(parameters, inputs), (len(inputs), info.outputs)))
+        return self._link.call(
+            lambda link: self._checked(link.respond(parameters, inputs), (len(inputs), info.outputs))
+        )
 
     def close(self) -> None:
         """Give the device back."""
-        self._closed = True
-        self._drop()
+        self._link.close()
 
-    def _call(self, work: Callable[[BlackBox], T]) -> T:
-        if self._closed:
-            raise DeviceError("The device was closed.", remedy="Connect again.")
-        try:
-            return guarded(lambda: work(self._linked()))
-        except DeviceError:
-            self._drop()
-            raise
-
-    def _linked(self) -> BlackBox:
-        if self._link is None:
-            self._link = self._open()
-            found = self._link.describe().identity
-            if self._identity and found != self._identity:
-                raise WrongDeviceError(
-                    f"{found!r} answers where {self._identity!r} was.",
-                    remedy="Attach the device that was there, or start again.",
-                )
-        return self._link
+    def _greeted(self, link: BlackBox) -> None:
+        found = link.describe().identity
+        if found != self._info.identity:
+            raise WrongDeviceError(
+                f"{found!r} answers where {self._info.identity!r} was.",
+                remedy="Attach the device that was there, or start again.",
+            )
 
     def _checked(self, answer: Floats, shape: tuple[int, int]) -> Floats:
         if answer.shape != shape:
@@ -105,12 +86,6 @@ class AttachedBlackBox:
             raise CallerError(
                 f"The {what} leave [{self._info.low}, {self._info.high}].", remedy="Scale them into that range."
             )
-
-    def _drop(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            with contextlib.suppress(DeviceError, OSError):
-                link.close()
 
 
 def _described(link: BlackBox) -> BlackBoxInfo:

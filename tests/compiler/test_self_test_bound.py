@@ -11,7 +11,7 @@ from hyle_compiler.errors import VerificationError
 from hyle_compiler.evaluate import AgeResult, Evaluation, tensor_file
 from hyle_compiler.exactness import IDEAL_TOLERANCE
 from hyle_compiler.pipeline import Options, compile_model
-from hyle_compiler.self_test_bound import self_test_bound
+from hyle_compiler.self_test_bound import golden_of, self_test_bound
 from hyle_runtime.body import Body
 from hyle_substrates.profile import decode_profile, find_profile
 from hyle_substrates.twin import TwinDriver
@@ -94,8 +94,21 @@ def test_what_drifted_on_since_its_correction_decides_where_it_was_measured() ->
     assert text.endswith("at twice the age at which they were corrected")
 
 
+@pytest.mark.parametrize(("later", "corrected"), [(2.0, True), (0.5, False)])
+def test_the_wider_bound_holds_in_between_and_says_what_it_is_of(later: float, corrected: bool) -> None:
+    rows = MEANS[:, None] * [0.9, 1.0, 1.1]
+    pairs = zip(evaluation(rows).ages, evaluation(later * rows).ages, strict=True)
+    both = [AgeResult(1.0, a.scores, a.residuals, a.rights, b.residuals) for a, b in pairs]
+    golden = golden_of(32, Evaluation("top-1", 1, tuple(both)))
+    narrow, wide = sorted(self_test_bound(evaluation(scale * rows))[0] for scale in (1.0, later))
+    assert (golden.tolerance, golden.corrected) == (wide, narrow if corrected else 0.0)
+    assert golden.derivation.endswith("at twice the age at which they were corrected") == corrected
+
+
 @pytest.mark.parametrize("target", ["pcm-generic", "pcm-hermes", "flash-sonos"])
-def test_a_healthy_device_passes_until_it_is_twice_as_old_as_when_it_was_corrected(target: str, tmp_path: Path) -> None:
+def test_a_healthy_device_passes_until_it_is_twice_as_old_as_when_it_was_corrected(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Instances that the compiler did not see, at ages that it did not see; six standard deviations are allowed."""
     profile, text = find_profile(target)
     data = DATA / "digits_mlp"
@@ -119,3 +132,6 @@ def test_a_healthy_device_passes_until_it_is_twice_as_old_as_when_it_was_correct
             later = body.self_test()
             assert soon.passed, (seed, age, soon)
             assert later.passed, (seed, age, later)
+    monkeypatch.setattr("hyle_runtime.body.JUST_S", 0.0)
+    body.recalibrate()
+    assert body.self_test().tolerance == manifest.golden.tolerance, "that correction was a while ago"
