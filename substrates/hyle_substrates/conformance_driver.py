@@ -17,8 +17,8 @@ __all__ = ["CHECKS"]
 
 SAMPLES = 24
 READS = 400
+# Levels from which on a fraction of a converter's range can still be told from another.
 FINE = 4
-"""Levels from which on a fraction of a converter's range can still be told from another."""
 
 
 @contextmanager
