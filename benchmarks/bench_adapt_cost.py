@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from bench_accuracy import ROOT, prepared
 from hyle_compiler.adapt.method import Budget, Task
-from hyle_compiler.adapting import calibrated_layers
+from hyle_compiler.adapting import calibrated_layers, find_goal
 from hyle_compiler.inputs import input_specs
 from hyle_compiler.partition import partition
 from hyle_compiler.read import read_model
@@ -50,7 +50,8 @@ def main() -> int:
         folder = Path(scratch)
         samples = load_samples(prepared(args.model, "calib", folder), input_specs(model))
         layers = calibrated_layers(folder, model, partition(model).physical, samples, profile, None, 0)
-        loop = Loop(Task(model, layers, samples, profile, "affine", 0, Budget(), folder), 1)
+        goal = find_goal(folder, model, samples)
+        loop = Loop(Task(model, layers, samples, goal, profile, "affine", 0, Budget(), folder), 1)
     batch = loop.batch(np.arange(min(args.batch, len(samples))))
     matter = Drawn(profile, "affine", loop.generator)
     seconds: dict[str, list[float]] = {"torch float": [], "in-silico, full noise": []}

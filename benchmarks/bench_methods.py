@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from hyle_compiler.adapt.method import Budget, Task
 from hyle_compiler.adapt.registry import abilities, load_method, method_names
-from hyle_compiler.adapting import calibrated_layers, write_back
+from hyle_compiler.adapting import calibrated_layers, find_goal, write_back
 from hyle_compiler.inputs import input_specs
 from hyle_compiler.partition import partition
 from hyle_compiler.read import read_model
@@ -92,7 +92,8 @@ def one(folder: Path, name: str | None, seed: int, twin: Profile, share: float, 
     with tempfile.TemporaryDirectory() as scratch:
         layers = calibrated_layers(Path(scratch), model, parts.physical, calib, twin, 1, seed)
         limit = Budget(steps=max(1, budget // COST.get(name or "", BATCH)), epochs=1000, batch=BATCH)
-        task = Task(model, layers, calib, twin, "affine", seed, limit, Path(scratch), augment="shift")
+        goal = find_goal(Path(scratch), model, calib)
+        task = Task(model, layers, calib, goal, twin, "affine", seed, limit, Path(scratch), augment="shift")
         if name is not None:
             driver = None if name == "in-silico" else device(twin, share, seed)
             adapted = load_method(name).run(replace(task, driver=driver))

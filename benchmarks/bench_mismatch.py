@@ -30,7 +30,7 @@ from bench_methods import AGES_S, interval, judged, scaled
 from hyle_compiler.adapt.checkpoint import Checkpoint
 from hyle_compiler.adapt.method import Adapted, Augment, Budget, Task
 from hyle_compiler.adapt.registry import load_method
-from hyle_compiler.adapting import calibrated_layers, write_back
+from hyle_compiler.adapting import calibrated_layers, find_goal, write_back
 from hyle_compiler.inputs import input_specs
 from hyle_compiler.partition import partition
 from hyle_compiler.read import read_model
@@ -85,7 +85,9 @@ def task_of(bench: Bench, compensation: Any, seed: int, epochs: int) -> Task:
     physical = partition(model).physical
     layers = calibrated_layers(bench.scratch, model, physical, calib, bench.twin, bench.copies, seed)
     budget = Budget(epochs=epochs, batch=bench.batch)
-    return Task(model, layers, learnt, bench.twin, compensation, seed, budget, bench.scratch, augment=bench.augment)
+    goal = find_goal(bench.scratch, model, learnt)
+    place = (bench.scratch, None, bench.augment)
+    return Task(model, layers, learnt, goal, bench.twin, compensation, seed, budget, *place)
 
 
 def taught(bench: Bench) -> float:

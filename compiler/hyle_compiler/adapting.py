@@ -13,6 +13,7 @@ from hyle_substrates.driver import Driver
 from hyle_substrates.profile import Profile
 
 from hyle_compiler.activations import float_session, observe
+from hyle_compiler.adapt.goal import Goal, floating_outputs, goal_of
 from hyle_compiler.adapt.method import Adapted, AdaptError, Augment, Budget, Task
 from hyle_compiler.adapt.registry import checked, choose
 from hyle_compiler.calibrate import Calibrated, calibrate
@@ -20,9 +21,10 @@ from hyle_compiler.partition import LEARNED_RANGE, Candidate, Partition, partiti
 from hyle_compiler.place import place
 from hyle_compiler.samples import Samples
 
-__all__ = ["Adaptation", "adapt", "calibrated_layers", "write_back"]
+__all__ = ["Adaptation", "adapt", "calibrated_layers", "find_goal", "write_back"]
 
 DEFAULT_BUDGET = Budget()
+MOST_SEEN = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def adapt(
         AdaptError: The method does not fit, says which ones do; or the samples do not serve.
     """
     samples = calibration if wish.samples is None else wish.samples
-    _check_labels(samples, model)
+    goal = find_goal(folder, model, samples)
     method_name, why = wish.method, "asked for"
     if method_name == "auto":
         device = wish.driver is not None
@@ -93,6 +95,7 @@ def adapt(
         model,
         calibrated_layers(folder, model, layers, calibration, profile, copies, seed),
         samples,
+        goal,
         profile,
         compensation,
         seed,
@@ -184,20 +187,21 @@ def _add_after(model: ir.Model, layer: Candidate, bias: Any) -> None:
     model.graph.insert_after(layer.node, add)
 
 
-def _check_labels(samples: Samples, model: ir.Model) -> None:
+def find_goal(folder: Path, model: ir.Model, samples: Samples) -> Goal:
+    """What a float model's answers to these samples should be.
+
+    Raises:
+        AdaptError: Nothing can be learnt from them, or their labels do not fit the answers.
+    """
     if not samples.batched or not len(samples):
         remedy = "Give samples of a model all of whose inputs count samples along their first axis."
         raise AdaptError("There is nothing to learn from in batches.", remedy=remedy)
-    if samples.labels is None:
-        return
-    labels, shape = samples.labels, model.graph.outputs[0].shape
-    classes = shape[-1] if shape is not None and len(shape) else None
-    remedy = "Give one integer label a sample, from 0 to the number of outputs less one."
-    if labels.dtype.kind not in "iu" or labels.size != len(samples):
-        raise AdaptError(f"Labels of {labels.dtype} in the shape {labels.shape} are no classes.", remedy=remedy)
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (isinstance(classes, int) and high >= classes):
-        raise AdaptError(f"Labels run from {low} to {high}; the model has {classes} outputs.", remedy=remedy)
+    if samples.labels is not None and samples.labels.shape[:1] != (len(samples),):
+        what = f"Labels of the shape {samples.labels.shape} do not fit {len(samples)} samples."
+        raise AdaptError(what, remedy="Give one class or number a sample, or one a position.")
+    outputs, some = floating_outputs(model), samples.head(MOST_SEEN)
+    answers = float_session(model, [], folder).run([output.name for output in outputs], dict(some.arrays))
+    return goal_of(outputs, [np.asarray(answer) for answer in answers], len(some), samples.labels)
 
 
 def _told(name: str, why: str, adapted: Adapted) -> dict[str, Any]:

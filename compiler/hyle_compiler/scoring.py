@@ -8,7 +8,7 @@ import numpy as np
 
 from hyle_compiler.errors import CalibrationError
 
-__all__ = ["choices", "rights", "score"]
+__all__ = ["choices", "class_axis", "rights", "score"]
 
 Array = np.ndarray[Any, Any]
 CLOSE = 0.1
@@ -25,7 +25,7 @@ def choices(answers: Array) -> Array:
         The largest of the classes, which are the last axis, or the second of maps (four axes and more), one a sample
         and position. Integers, and answers without an axis of classes, are themselves.
     """
-    axis = _class_axis(answers)
+    axis = class_axis(answers)
     if answers.dtype.kind not in "fc" or answers.ndim < 2 or answers.shape[axis] == 1:
         return answers
     return np.asarray(answers.argmax(axis=axis))
@@ -55,7 +55,7 @@ def _hits(answers: Array, wanted: Array) -> Array:
     if answers.size == wanted.size:
         return _values(answers.reshape(-1), wanted.reshape(-1))
     squeezed = _squeezed(wanted)
-    for axis in dict.fromkeys((_class_axis(answers), -1, 1)):
+    for axis in dict.fromkeys((class_axis(answers), -1, 1)):
         if -answers.ndim <= axis < answers.ndim:
             chosen = _squeezed(answers.argmax(axis=axis))
             if chosen.shape == squeezed.shape:
@@ -74,7 +74,8 @@ def _squeezed(values: Array) -> Array:
     return values.reshape(len(values), *[size for size in values.shape[1:] if size != 1])
 
 
-def _class_axis(answers: Array) -> int:
+def class_axis(answers: Array) -> int:
+    """Axis of answers that counts classes, if any does: the second of maps (four axes and more), else the last."""
     return 1 if answers.ndim >= IMAGE_RANK else -1
 
 

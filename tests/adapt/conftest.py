@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from hyle_compiler.adapt.method import Budget, Task
-from hyle_compiler.adapting import calibrated_layers
+from hyle_compiler.adapting import calibrated_layers, find_goal
 from hyle_compiler.inputs import input_specs
 from hyle_compiler.partition import Partition, partition
 from hyle_compiler.read import read_model
@@ -44,7 +44,9 @@ class Given:
             "budget": Budget(epochs=1, steps=4, batch=50),
             "folder": self.folder,
         }
-        return Task(**(options | changes))
+        made = options | changes
+        goal = find_goal(self.folder, self.model, made["samples"])
+        return Task(**({"goal": goal} | made))
 
 
 @pytest.fixture

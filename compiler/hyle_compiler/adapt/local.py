@@ -34,15 +34,15 @@ def train_by_contrast(task: Task, local: LocalLoss, epochs: int, rate: float) ->
     """
     from hyle_compiler.adapt.site import Site
 
-    labels = task.samples.labels
-    if labels is None:
-        raise AdaptError("This method needs labels.", remedy="Give samples with labels, or use layer-wise.")
+    part, labels = task.goal.parts[0], task.goal.labels
+    if part.axis is None or labels is None or labels[0].size != 1:
+        raise AdaptError("This method needs labels, one class a sample.", remedy="Use layer-wise.")
     loop = Loop(task, epochs)
     site = Site(loop)
     descent = Descent(loop.view, rate, loop.steps, None)
     for layer in loop.view.physical:
         layer.local = layer.record = True
-    hidden = loop.view.physical[:-1]
+    hidden, classes = loop.view.physical[:-1], part.shape[part.axis]
 
     def answers(batch: Batch, labels: Tensor, classes: int) -> list[Tensor]:
         loop.view.logits(marked(batch.inputs[0], labels, classes), *batch.inputs[1:])
@@ -51,12 +51,12 @@ def train_by_contrast(task: Task, local: LocalLoss, epochs: int, rate: float) ->
     def step(batch: Batch) -> float:
         assert batch.labels is not None
         loss = objective(loop.view.logits(*batch.inputs), batch)
-        classes = batch.teacher.shape[1]
         if batch.inputs[0][0].numel() < classes:
             raise AdaptError(f"The input has no room for {classes} labels.", remedy="Use layer-wise.")
-        other = torch.randint(1, classes, batch.labels.shape, generator=loop.generator)
-        positive = answers(batch, batch.labels, classes)
-        negative = answers(batch, (batch.labels + other) % classes, classes)
+        right = batch.labels.reshape(-1)
+        other = torch.randint(1, classes, right.shape, generator=loop.generator)
+        positive = answers(batch, right, classes)
+        negative = answers(batch, (right + other) % classes, classes)
         losses = [local(layer, p, n) for layer, p, n in zip(hidden, positive, negative, strict=True)]
         (loss + sum(losses)).backward()
         descent.apply()

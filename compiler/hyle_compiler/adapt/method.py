@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,9 @@ from hyle_substrates.profile import Profile
 
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.samples import Samples
+
+if TYPE_CHECKING:
+    from hyle_compiler.adapt.goal import Goal
 
 __all__ = ["Ability", "AdaptError", "Adapted", "Augment", "Budget", "Method", "Needs", "Outcome", "Task"]
 
@@ -66,6 +69,7 @@ class Task:
         model: The simplified float model; not changed by the method.
         layers: Physical layers, placed and calibrated on the float model, in graph order.
         samples: What to learn from.
+        goal: What their answers should be.
         profile: The target, as the compiler believes it to be.
         compensation: How the agent will correct the device.
         seed: Seed of everything drawn.
@@ -80,6 +84,7 @@ class Task:
     model: ir.Model
     layers: tuple[Calibrated, ...]
     samples: Samples
+    goal: Goal
     profile: Profile
     compensation: Literal["none", "global", "column", "affine"]
     seed: int

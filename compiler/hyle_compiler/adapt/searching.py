@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from hyle_compiler.adapt.checkpoint import Checkpoint
+from hyle_compiler.adapt.goal import Goal, Part, rows
 from hyle_compiler.adapt.method import Adapted, AdaptError, Outcome, Task
 from hyle_compiler.adapt.segments import DeviceLayers, Segments, matter_of
 from hyle_compiler.progress import Advance
@@ -44,8 +46,10 @@ class Search:
         if len(order) < 2:
             raise AdaptError("One sample is not enough to train on.", remedy="Give more samples.")
         held = max(1, len(order) // 4)
-        self._kept, self._learnt = _pick(task.samples, order[:held]), order[held:]
-        outputs = self._segments.float_outputs(_pick(task.samples, order[: min(256, len(order))]))
+        some = _pick(task.samples, order[: min(256, len(order))])
+        self._samples = replace(task.samples, labels=task.goal.labels)
+        self._kept, self._learnt = _pick(self._samples, order[:held]), order[held:]
+        outputs = self._segments.float_outputs(some)
         self._spread = {n: _by_column(outputs[n], self._segments.axis(n)).std(axis=0) + 1e-6 for n in self._names}
         self._columns = {n: len(self._spread[n]) for n in self._names}
         self.size = 2 * sum(self._columns[n] for n in self._turned)
@@ -63,14 +67,14 @@ class Search:
     def batch(self) -> Samples:
         """Some samples to learn from."""
         size = min(self.task.budget.batch, len(self._learnt))
-        return _pick(self.task.samples, self._rng.choice(self._learnt, size, replace=False))
+        return _pick(self._samples, self._rng.choice(self._learnt, size, replace=False))
 
     def loss(self, knobs: Array, samples: Samples, device: int) -> float:
         """Loss of one device for a vector of knobs."""
         self.passes += len(samples)
         logits = self._logits(knobs, samples, self._devices[device % len(self._devices)])
-        wanted = _log(self._segments.float_answers(samples))
-        return loss_of(logits, wanted, samples.labels)
+        wanted = rows(self._segments.outputs, self._segments.float_answers(samples), len(samples))
+        return loss_of(logits, wanted, samples.labels, self.task.goal)
 
     def consider(self, knobs: Array) -> bool:
         """Measure the held-out loss over all devices, keep the best; False when it is time to stop."""
@@ -118,7 +122,7 @@ class Search:
             if name in gains:
                 y = self._segments.scaled(name, y, gains[name], offsets[name])
             self._segments.answer(run, name, y)
-        return _log(self._segments.final(run))
+        return rows(self._segments.outputs, self._segments.finals(run), len(samples))
 
     def _split(self, knobs: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         gains, offsets, at = {}, {}, 0
@@ -130,28 +134,35 @@ class Search:
         return gains, offsets
 
 
-def loss_of(logits: Array, teacher: Array, labels: Array | None) -> float:
-    """0.3 cross-entropy + 0.7 distillation (temperature 2), as the gradient methods; distillation without labels.
+def loss_of(answers: Array, teacher: Array, labels: Array | None, goal: Goal) -> float:
+    """The objective of the gradient methods (`training.objective`), without torch.
 
     Args:
-        logits: Answers, samples by classes.
+        answers: A row a sample, all outputs behind each other.
         teacher: The float model's, of the same shape.
-        labels: One class a sample, or None.
+        labels: Of the same samples, as the goal has them, or None.
+        goal: What is held.
     """
-    soft, wanted = _log_softmax(logits / TEMPERATURE), _log_softmax(teacher / TEMPERATURE)
-    distilled = TEMPERATURE**2 * float(np.mean(np.sum(np.exp(wanted) * (wanted - soft), axis=-1)))
-    if labels is None:
-        return distilled
-    hard = _log_softmax(logits)[np.arange(len(logits)), labels.reshape(len(logits))]
-    return 0.7 * distilled - 0.3 * float(np.mean(hard))
+    pairs = zip(goal.parts, goal.split(answers), goal.split(teacher), strict=True)
+    losses = [_distance(part, said, wanted) for part, said, wanted in pairs]
+    if labels is not None:
+        losses[0] = 0.3 * _error(goal.parts[0], goal.split(answers)[0], labels) + 0.7 * losses[0]
+    return float(np.mean(losses))
 
 
-def _log(answers: Array) -> Array:
-    """Answers as unnormalised log-probabilities, samples by classes; probabilities are recognised as such."""
-    flat: Array = answers.reshape(len(answers), -1, answers.shape[-1])[:, 0].astype(np.float64)
-    if flat.min() >= 0.0 and np.allclose(flat.sum(axis=-1), 1.0, atol=1e-3):
-        flat = np.log(np.maximum(flat, 1e-12))
-    return flat
+def _distance(part: Part, said: Array, wanted: Array) -> float:
+    loss = float(np.mean(np.square(said - wanted))) / part.spread if part.numbers else 0.0
+    if part.axis is None:
+        return loss
+    soft, hoped = (_log_softmax(part.by_class(one) / TEMPERATURE) for one in (said, wanted))
+    return loss + TEMPERATURE**2 * float(np.mean(np.sum(np.exp(hoped) * (hoped - soft), axis=-1)))
+
+
+def _error(part: Part, said: Array, labels: Array) -> float:
+    if part.axis is None:
+        return float(np.mean(np.square(said - labels.reshape(said.shape)))) / part.spread
+    logs = _log_softmax(part.by_class(said)).reshape(len(said), part.positions, -1)[:, : labels[0].size]
+    return -float(np.mean(np.take_along_axis(logs, labels.reshape(len(said), -1, 1), axis=-1)))
 
 
 def _log_softmax(logits: Array) -> Array:

@@ -17,6 +17,7 @@ from hyle_substrates.host import Compensation, HostLayer, compensate, probe, uni
 from hyle_substrates.twin import TwinDriver
 
 from hyle_compiler.activations import start_session
+from hyle_compiler.adapt.goal import floating_outputs
 from hyle_compiler.adapt.method import AdaptError, Task
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.lower import describe_layer
@@ -110,7 +111,7 @@ class Segments:
         self._task = task
         self._layers = MappingProxyType({c.placed.layer.name: c.placed.layer for c in task.layers})
         self._sessions: dict[str, tuple[ort.InferenceSession | None, tuple[str, ...]]] = {}
-        self.output = str(task.model.graph.outputs[0].name)
+        self.outputs = floating_outputs(task.model)
 
     def start(self, samples: Samples) -> Run:
         """Begin a run."""
@@ -138,9 +139,9 @@ class Segments:
         shape = (-1,) if layer.geometry is None else (1, -1, *[1] * len(layer.geometry.kernel))
         return (y * gain.reshape(shape) + offset.reshape(shape)).astype(np.float32)
 
-    def final(self, run: Run) -> Array:
-        """The model's first output."""
-        return self._value(run, self.output)
+    def finals(self, run: Run) -> list[Array]:
+        """The model's outputs of floating types."""
+        return [self._value(run, output.name) for output in self.outputs]
 
     def float_outputs(self, samples: Samples) -> dict[str, Array]:
         """What every layer of the float model answers, by layer."""
@@ -150,18 +151,21 @@ class Segments:
         values = session.run(list(names), dict(samples.arrays))
         return {names[output]: value for output, value in zip(names, values, strict=True)}
 
-    def float_answers(self, samples: Samples) -> Array:
-        """The float model's first output."""
-        session, _ = self._session("answers", (self.output,), set(samples.arrays))
+    def float_answers(self, samples: Samples) -> list[Array]:
+        """The float model's outputs of floating types."""
+        names = [output.name for output in self.outputs]
+        session, _ = self._session("answers", tuple(names), set(samples.arrays))
         assert session is not None
-        out: Array = session.run([self.output], dict(samples.arrays))[0]
-        return out
+        return [np.asarray(value) for value in session.run(names, dict(samples.arrays))]
 
     def distance(self, runs: list[Run], samples: Samples) -> float:
-        """Relative root-mean-square difference of the runs' outputs from the float model's."""
-        wanted = self.float_answers(samples).astype(np.float64)
-        wrong = np.mean([np.mean((self.final(run) - wanted) ** 2) for run in runs])
-        return float(np.sqrt(wrong / (np.mean(wanted**2) or 1.0)))
+        """Relative root-mean-square difference of the runs' outputs from the float model's, over all outputs."""
+        found = []
+        for number, answers in enumerate(self.float_answers(samples)):
+            wanted = answers.astype(np.float64)
+            wrong = np.mean([np.mean((self.finals(run)[number] - wanted) ** 2) for run in runs])
+            found.append(wrong / (np.mean(wanted**2) or 1.0))
+        return float(np.sqrt(np.mean(found)))
 
     def _value(self, run: Run, name: str) -> Array:
         if name not in run.known:

@@ -19,6 +19,7 @@ import torch
 from hyle_substrates import io
 from hyle_substrates.profile import Profile
 
+from hyle_compiler.adapt.goal import Output, floating_outputs
 from hyle_compiler.adapt.method import AdaptError
 from hyle_compiler.adapt.products import multiplied
 from hyle_compiler.adapt.reading import Read
@@ -119,11 +120,11 @@ class PhysicalLayer(torch.nn.Module):
 
 
 class TorchView(torch.nn.Module):
-    """The model: its graph, its physical layers in order, and whether its last operator is a softmax."""
+    """The model: its graph, its physical layers in order, and the outputs that can be learnt."""
 
-    def __init__(self, graph: torch.fx.GraphModule, layers: Sequence[PhysicalLayer], softmax: bool) -> None:
+    def __init__(self, graph: torch.fx.GraphModule, layers: Sequence[PhysicalLayer], outputs: Sequence[Output]) -> None:
         super().__init__()
-        self.graph, self.softmax = graph, softmax
+        self.graph, self.outputs = graph, tuple(outputs)
         self.layers = torch.nn.ModuleList(layers)
 
     @property
@@ -131,12 +132,17 @@ class TorchView(torch.nn.Module):
         """The physical layers in graph order."""
         return list(self.layers)  # type: ignore[arg-type]
 
+    def answers(self, *inputs: Tensor) -> list[Tensor]:
+        """The outputs that can be learnt, as the model gives them."""
+        given = self.graph(*inputs)
+        given = given if isinstance(given, (tuple, list)) else (given,)
+        return [given[output.index] for output in self.outputs]
+
     def logits(self, *inputs: Tensor) -> Tensor:
-        """First output as unnormalised log-probabilities, samples by classes."""
-        out = self.graph(*inputs)
-        out = out[0] if isinstance(out, (tuple, list)) else out
-        flat = out.reshape(len(inputs[0]), -1, out.shape[-1])[:, 0]
-        return torch.log(flat.clamp_min(1e-12)) if self.softmax else flat
+        """All outputs of a sample in one row; probabilities of a softmax as their logarithms."""
+        flat = [answer.reshape(len(inputs[0]), -1) for answer in self.answers(*inputs)]
+        both = zip(self.outputs, flat, strict=True)
+        return torch.cat([torch.log(a.clamp_min(1e-12)) if o.softmax else a for o, a in both], dim=1)
 
     def put(self, matter: Matter | None) -> None:
         """Let every layer be held by `matter`."""
@@ -186,7 +192,7 @@ def torch_view(model: ir.Model, layers: Sequence[Calibrated], profile: Profile) 
     finally:
         for index in range(len(modules)):
             onnx2fx.unregister_op(f"Layer{index}", domain=DOMAIN)
-    return TorchView(graph, modules, proto.graph.node[-1].op_type == "Softmax")
+    return TorchView(graph, modules, floating_outputs(model))
 
 
 def _handler(module: PhysicalLayer) -> Any:
