@@ -3,7 +3,8 @@
 Batch 1, raw contents, full validation. Needs `h2load` (Debian's nghttp2-client); peers/README.md says how to get the
 peers.
 
-Run: python benchmarks/bench_serving.py [--rounds N] [--requests N] [--model mlp|mnist_lenet5] [--tls yes|no]
+Run: python benchmarks/bench_serving.py [--rounds N] [--requests N] [--model mlp|mnist_lenet5] [--copies N]
+     [--tls yes|no]
 """
 
 from __future__ import annotations
@@ -133,12 +134,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--model", choices=["mlp", "mnist_lenet5", "both"], default="both")
+    parser.add_argument(
+        "--copies", type=int, help="LeNet-5's devices a weight; by default as many as there is room for"
+    )
     parser.add_argument("--tls", choices=["no", "yes", "both"], default="both")
     args = parser.parse_args()
     if shutil.which("h2load") is None:
         print("bench_serving: left out, h2load is not installed (Debian: nghttp2-client)", file=sys.stderr)
         return 0
-    for name, make in {"mlp": mlp, "mnist_lenet5": lenet}.items():
+    for name, make in {"mlp": mlp, "mnist_lenet5": partial(lenet, copies=args.copies)}.items():
         for secure in (False, True):
             if args.model in {name, "both"} and args.tls in {"yes" if secure else "no", "both"}:
                 with tempfile.TemporaryDirectory() as folder:

@@ -105,17 +105,27 @@ def mlp(folder: Path) -> Model:
     return finished("mlp", path, calib, "ideal", folder, values, "x")
 
 
-def lenet(folder: Path) -> Model:
+def lenet(folder: Path, copies: int | None = None) -> Model:
+    """LeNet-5 on the twin of `pcm-hermes`, with as many copies of a weight as there is room for, or with `copies`."""
     data = ROOT / "hyle" / "demo_data" / "mnist_lenet5"
     with np.load(data / "calib.npz") as arrays:
         name = next(key for key in arrays.files if key != "labels")
         values = arrays[name].astype(np.float32)
-    return finished("mnist_lenet5", data / "model.onnx", data / "calib.npz", "pcm-hermes", folder, values, name)
+    return finished("mnist_lenet5", data / "model.onnx", data / "calib.npz", "pcm-hermes", folder, values, name, copies)
 
 
-def finished(name: str, path: Path, calib: Path, profile: str, folder: Path, x: np.ndarray, input_: str) -> Model:
+def finished(
+    name: str,
+    path: Path,
+    calib: Path,
+    profile: str,
+    folder: Path,
+    x: np.ndarray,
+    input_: str,
+    copies: int | None = None,
+) -> Model:
     bundle = folder / f"{name}.hyle"
-    hyle.compile(path, target=profile, calib=calib, output=bundle, name=name, instances=1)
+    hyle.compile(path, target=profile, calib=calib, output=bundle, name=name, instances=1, copies=copies)
     if profile != "ideal":  # the peers serve the same twin, noise included: the bundle's own program in onnxruntime
         with zipfile.ZipFile(bundle) as archive:
             archive.extractall(folder / "opened")
