@@ -43,6 +43,7 @@ from hyle_agent.version import agent_version
 __all__ = ["Agent"]
 
 _LOG = logging.getLogger(__name__)
+_LAST_WORD_S = 1.0
 
 
 class Reporter(Protocol):
@@ -127,20 +128,26 @@ class Agent:
         return self._config.address.at(port)
 
     async def stop(self) -> None:
-        """Refuse new requests, finish those in progress, close device and store; bounded by twice `drain_s`."""
+        """Refuse new requests, finish those in progress, close device and store; bounded by twice `drain_s`.
+
+        The device is closed before the operator's thread is asked for the last time, as that may wait for the device.
+        """
+        drain_s, until = self._config.drain_s, time.monotonic() + 2 * self._config.drain_s
+        self._loader.given_up = not self._models.booted
         self._models.stopping = self._loader.stopping = True
         await self._health.update()
         self._leases.stop()
         for task in self._tasks:
             task.cancel()
-        await self._engine.stop(self._config.drain_s)
+        await self._engine.stop(drain_s)
+        if not await asyncio.to_thread(self._device.stop, drain_s):
+            _LOG.warning("the device did not finish its work in %.1f s and was abandoned", drain_s)
         with contextlib.suppress(HyleError, TimeoutError):
-            await asyncio.wait_for(self._operator.run(lambda controller: controller.stop()), self._config.drain_s)
+            left = max(_LAST_WORD_S, until - time.monotonic())
+            await asyncio.wait_for(self._operator.run(lambda controller: controller.stop()), left)
         self._operator.stop()
         if self._reporter is not None:
             await asyncio.to_thread(self._reporter.stop)
-        if not await asyncio.to_thread(self._device.stop, self._config.drain_s):
-            _LOG.warning("the device did not finish its work in %.1f s and was abandoned", self._config.drain_s)
         self._store.close()
 
     def snapshot(self) -> NodeSnapshot:

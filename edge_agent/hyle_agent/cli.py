@@ -11,6 +11,8 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from hyle_substrates.driver import Driver
 
@@ -23,7 +25,12 @@ from hyle_agent.program import Load
 __all__ = ["announce", "serve"]
 
 _LOG = logging.getLogger(__name__)
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 _FIRST_RELEASE = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
+
+
+class _LeftError(BaseException):
+    """A stop while the device is being opened; no error of the agent's, so that nothing takes it for one."""
 
 
 def serve(
@@ -33,7 +40,7 @@ def serve(
     load: Load | None = None,
     connect: Callable[[Mapping[str, str]], Driver] | None = None,
 ) -> None:
-    """Run an agent until SIGTERM or SIGINT, then drain and return.
+    """Run an agent until SIGTERM or SIGINT, then drain and return; before it is ready too.
 
     Args:
         config: What the operator decided.
@@ -47,8 +54,13 @@ def serve(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _leave_no_core()
     _mind_the_clock(config)
-    agent = Agent(config, load=load or _load(), connect=connect or _device(config))
-    asyncio.run(_run(agent, ready))
+    for name in _STOPS:
+        signal.signal(name, _leave)
+    try:
+        agent = Agent(config, load=load or _load(), connect=connect or _device(config))
+        asyncio.run(_run(agent, ready))
+    except _LeftError:
+        _LOG.info("stopped before anything was served")
 
 
 def announce(address: str, ready_file: Path | None) -> None:
@@ -71,13 +83,22 @@ def announce(address: str, ready_file: Path | None) -> None:
 async def _run(agent: Agent, ready: Callable[[str], None]) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in _STOPS:
         loop.add_signal_handler(name, stopped.set)
+    stop = asyncio.create_task(stopped.wait())
+    start = asyncio.create_task(agent.start())
     try:
-        ready(await agent.start())
-        await stopped.wait()
+        await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if start.done():
+            ready(start.result())
+            await stop
     finally:
+        start.cancel()
         await agent.stop()
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise _LeftError
 
 
 def _device(config: Config) -> Callable[[Mapping[str, str]], Driver]:

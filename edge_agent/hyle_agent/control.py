@@ -251,6 +251,8 @@ class Controller:
                 self._trials.resume(model)
                 if model.serving is None:
                     self._slots.start(model)
+                if self._loader.given_up:
+                    return
                 if model.serving is None:
                     self.care.stand_in(model)
         self._finish()

@@ -75,6 +75,10 @@ class SlotLoader:
         trust: Whose bundles run.
         threads: Threads for the digital part of a program.
         timeout_s: Longest time that one self-test or one step of a calibration may take, seconds.
+
+    Attributes:
+        stopping: Whether the agent stops: a calibration is left.
+        given_up: Whether it stops before its start was over: what is being programmed is left too.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class SlotLoader:
         self.threads = threads
         self._timeout_s = timeout_s
         self.stopping = False
+        self.given_up = False
         self.described: Device = device.call(lambda driver: driver.describe())
         self.tiles = TileMap(self.described.tiles)
         self.lent: Callable[[], str] | None = None
@@ -150,7 +155,7 @@ class SlotLoader:
         span = self.tiles.claim(tiles_needed(manifest), preferred_tile(manifest, self.described))
 
         def program(driver: Driver) -> Loaded:
-            made = self.make(folder, manifest, window(driver, span), threads=self.threads)
+            made = self.make(folder, manifest, window(driver, span, self._check_wanted), threads=self.threads)
             simulated = "twin" if self.described.simulated else "hardware"
             physical = bool(made.tiles or manifest.boxes)
             kind = simulated if physical else "digital"
@@ -181,6 +186,11 @@ class SlotLoader:
         """
         if self.lent is not None:
             raise ConflictError(f"Nothing can be changed now: {self.lent()}.", remedy="Try again then.")
+
+    def _check_wanted(self) -> None:
+        if self.given_up:
+            remedy = "Nothing is to be done: the next start programs the device anew."
+            raise NotReadyError("The agent is stopping; what it was loading was left.", remedy=remedy)
 
     def unload(self, loaded: Loaded) -> None:
         """Close a program and free its tiles; requests that were queued before are answered first."""

@@ -89,6 +89,8 @@ class Switch:
         try:
             self.switch(model, active, reason=fallen.words() if fallen else "")
         except Exception as error:
+            if self._loader.given_up:
+                return
             version = model.state.slots[active].version
             model.reason = f"slot {active} (version {version}) could not start: {refusal_of(error).message}"
             _LOG.warning("%s: %s", model.name, model.reason)

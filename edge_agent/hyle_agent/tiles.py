@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hyle_bundle.manifest import Manifest
@@ -81,17 +81,20 @@ def tiles_needed(manifest: Manifest) -> int:
 class _Window:
     """A driver that sees only its span of tiles, numbered from 0; closing it leaves the device open."""
 
-    def __init__(self, driver: Driver, span: Span) -> None:
+    def __init__(self, driver: Driver, span: Span, check: Callable[[], None]) -> None:
         self._driver = driver
         self._span = span
+        self._check = check
 
     def describe(self) -> Device:
         return replace(self._driver.describe(), tiles=self._span.count)
 
     def program(self, tile: int, targets: Codes) -> ProgramReport:
+        self._check()
         return replace(self._driver.program(self._absolute(tile), targets), tile=tile)
 
     def apply(self, tiles: Sequence[int], codes: Codes) -> Codes:
+        self._check()
         return self._driver.apply([self._absolute(tile) for tile in tiles], codes)
 
     def close(self) -> None:
@@ -106,8 +109,8 @@ class _Window:
 class _SimulatedWindow(_Window):
     """The same for a twin, whose weights can be read and whose clock can be set."""
 
-    def __init__(self, driver: Driver, matter: SimulatedMatter, span: Span) -> None:
-        super().__init__(driver, span)
+    def __init__(self, driver: Driver, matter: SimulatedMatter, span: Span, check: Callable[[], None]) -> None:
+        super().__init__(driver, span, check)
         self._matter = matter
 
     def weights(self, tile: int) -> Weights:
@@ -120,21 +123,28 @@ class _SimulatedWindow(_Window):
 class _ResponsiveWindow(_Window):
     """The same for a device with a black box, which all windows share."""
 
-    def __init__(self, driver: Driver, device: Responsive, span: Span) -> None:
-        super().__init__(driver, span)
+    def __init__(self, driver: Driver, device: Responsive, span: Span, check: Callable[[], None]) -> None:
+        super().__init__(driver, span, check)
         self._device = device
 
     def box(self) -> BlackBoxInfo:
         return self._device.box()
 
     def respond(self, parameters: Floats, inputs: Floats) -> Floats:
+        self._check()
         return self._device.respond(parameters, inputs)
 
 
-def window(driver: Driver, span: Span) -> Driver:
-    """Return a view of `driver` in which tile 0 is the first of `span`; a twin's view is a twin too."""
+def window(driver: Driver, span: Span, check: Callable[[], None] = lambda: None) -> Driver:
+    """Return a view of `driver` in which tile 0 is the first of `span`; a twin's view is a twin too.
+
+    Args:
+        driver: The device.
+        span: Its tiles that are seen.
+        check: Called before each piece of work on the matter; what it raises keeps the work from it.
+    """
     if isinstance(driver, Responsive):
-        return _ResponsiveWindow(driver, driver, span)
+        return _ResponsiveWindow(driver, driver, span, check)
     if isinstance(driver, SimulatedMatter):
-        return _SimulatedWindow(driver, driver, span)
-    return _Window(driver, span)
+        return _SimulatedWindow(driver, driver, span, check)
+    return _Window(driver, span, check)
