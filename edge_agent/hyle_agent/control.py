@@ -161,8 +161,9 @@ class Controller:
         """Take a model out of service until it is loaded again or the agent restarts."""
         self._loader.check_lent()
         model = self._models.get(name)
+        model.unloaded = True
         self._slots.retire(model)
-        model.reason, model.unloaded = "unloaded by the operator", True
+        model.reason = "unloaded by the operator"
         self._finish()
 
     def load(self, name: str) -> None:

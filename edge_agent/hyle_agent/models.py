@@ -116,8 +116,9 @@ class Models:
 
     @property
     def ready(self) -> bool:
-        """Whether the start is over, no stop has begun, and every active slot can be asked."""
-        return self.booted and not self.stopping and all(self.answers(m) for m in self.all() if m.state.active)
+        """Whether the start is over, no stop has begun, and all answer that are active and not unloaded on purpose."""
+        wanted = (model for model in self.all() if model.state.active and not model.unloaded)
+        return self.booted and not self.stopping and all(map(self.answers, wanted))
 
     def answers(self, model: Model) -> bool:
         """Whether a model's requests are answered now: it serves, and the device is there if it is needed."""

@@ -131,6 +131,7 @@ def test_what_serves_is_tested_regularly(tmp_path: Path, store: Path) -> None:
         Operator(channel).deploy(make_bundle(tmp_path, 1))
         agent.executor.programs[-1].sick = 10**6
         until(lambda: not agent.agent.snapshot().models[0].ready)
+        assert not agent.agent._models.ready
         agent.executor.programs[-1].sick = 0
         until(lambda: agent.agent.snapshot().models[0].ready)
 

@@ -126,7 +126,7 @@ def test_statistics_count_answers_and_failures(
 def test_a_model_can_be_unloaded_and_loaded_again(client: triton.InferenceServerClient, deployed: object) -> None:
     client.unload_model("small")
     assert not client.is_model_ready("small")
-    assert not client.is_server_ready()
+    assert client.is_server_ready()
     row = client.get_model_repository_index().models[0]
     assert (row.state, row.reason) == ("UNAVAILABLE", "unloaded by the operator")
     with pytest.raises(InferenceServerException, match="unloaded by the operator") as caught:
@@ -147,9 +147,9 @@ def test_health_and_reflection_are_the_official_ones(
 
     assert status("") == status("small") == status("inference.GRPCInferenceService") == 1
     client.unload_model("small")
-    assert status("") == status("small") == 2
+    assert (status(""), status("small")) == (1, 2)
     listed = health.List(health_pb2.HealthListRequest()).statuses
-    assert {name: listed[name].status for name in ("", "small")} == {"": 2, "small": 2}
+    assert {name: listed[name].status for name in ("", "small")} == {"": 1, "small": 2}
     database = ProtoReflectionDescriptorDatabase(channel)
     names = set(database.get_services())
     assert {"inference.GRPCInferenceService", "hyle.control.v1.Control", "grpc.health.v1.Health"} <= names
