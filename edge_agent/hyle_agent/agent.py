@@ -76,6 +76,10 @@ class Agent:
 
     def __init__(self, config: Config, *, load: Load, connect: Callable[[Mapping[str, str]], Driver]) -> None:
         check(config)
+        if config.tls is not None:
+            from hyle_agent.tls_files import check_tls
+
+            check_tls(config.tls)
         self._config = config
         operators = read_keys(config.operators, "operators")
         self._trust = Trust(read_keys(config.trusted), config.insecure, operators)

@@ -11,7 +11,7 @@ from hyle_agent.address import Address
 from hyle_agent.config import Tls
 from hyle_agent.errors import ConfigError
 
-__all__ = ["cannot_listen", "credentials", "server_options", "target"]
+__all__ = ["cannot_listen", "credentials", "read_tls_file", "server_options", "target"]
 
 
 def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
@@ -34,22 +34,27 @@ def credentials(tls: Tls) -> Any:
     Raises:
         ConfigError: A file cannot be read.
     """
-    certificate, key = _read(tls.certificate, "certificate"), _read(tls.key, "key")
+    certificate, key = read_tls_file(tls.certificate, "certificate"), read_tls_file(tls.key, "key")
     if not tls.client_ca:
         return grpc.ssl_server_credentials([(key, certificate)])
-    authority = _read(tls.client_ca, "client_ca")
+    authority = read_tls_file(tls.client_ca, "client_ca")
     return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
+
+
+def read_tls_file(path: str, field: str) -> bytes:
+    """Read one file of the table `tls`.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        message = f"tls.{field}: {path} cannot be read: {error.strerror}."
+        raise ConfigError(message, remedy="Make it with `hyle agent init`.") from error
 
 
 def cannot_listen(where: str) -> ConfigError:
     """Return what is raised when an address cannot be listened on."""
     remedy = "Choose another port with --listen, or stop what uses this one; check the certificates."
     return ConfigError(f"listen: nothing can listen on {where}.", remedy=remedy)
-
-
-def _read(path: str, field: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        message = f"tls.{field}: {path} cannot be read: {error.strerror}."
-        raise ConfigError(message, remedy="Make it with `hyle agent init`.") from error

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
 import tritonclient.grpc as triton
-from agent_fakes import Operator, config_for, make_bundle, running
+from agent_fakes import FakeExecutor, Operator, config_for, make_bundle, running
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from hyle_agent import certificates
+from hyle_agent.agent import Agent
 from hyle_agent.certificates import make_authority, make_identity
 from hyle_agent.config import Tls, read_config
 from hyle_agent.errors import ConfigError
@@ -72,3 +83,68 @@ def test_certificates_that_are_not_there_are_named(store: Path) -> None:
     config = config_for(store, tls=Tls("none.crt", "none.key"))
     with pytest.raises(ConfigError, match=r"tls\.certificate: none\.crt"), running(config):
         pass
+
+
+def _strangers_key(folder: Path) -> None:
+    (folder / "agent.key").write_bytes((folder / "client.key").read_bytes())
+
+
+def _encrypted_key(folder: Path) -> None:
+    key = load_pem_private_key((folder / "agent.key").read_bytes(), None)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (folder / "agent.key").write_bytes(pem)
+
+
+def _swapped(folder: Path) -> None:
+    (folder / "agent.key").write_bytes((folder / "agent.crt").read_bytes())
+
+
+def _no_pem(folder: Path) -> None:
+    (folder / "agent.crt").write_bytes(b"\x30\x82\x01\x0a")
+
+
+def _no_authority(folder: Path) -> None:
+    (folder / "authority.crt").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_strangers_key, r"tls\.key: .*agent\.key is not the private key of the first certificate in .*agent\.crt"),
+        (_encrypted_key, r"tls\.key: .*agent\.key is encrypted"),
+        (_swapped, r"tls\.key: .*agent\.key is no private key in PEM"),
+        (_no_pem, r"tls\.certificate: .*agent\.crt is no certificate in PEM"),
+        (_no_authority, r"tls\.client_ca: .*authority\.crt is no certificate in PEM"),
+    ],
+)
+def test_files_that_nothing_can_be_served_with_are_named_before_the_device_is_opened(
+    tmp_path: Path, store: Path, tls: Tls, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(tmp_path / "agent/certs")
+
+    def connect(options: object) -> None:
+        raise AssertionError("the device was opened")
+
+    with pytest.raises(ConfigError, match=said) as caught:
+        Agent(config_for(store, tls=tls), load=FakeExecutor(), connect=connect)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [(-datetime.timedelta(days=2), "is valid from"), (datetime.timedelta(days=4000), "expired on")],
+)
+def test_a_certificate_that_callers_refuse_today_is_warned_of(
+    tmp_path: Path,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    shift: datetime.timedelta,
+    said: str,
+) -> None:
+    monkeypatch.setattr(certificates, "_BACKDATED", shift)
+    tls = read_config(write_initial(tmp_path / "agent").config).tls
+    with caplog.at_level(logging.WARNING), running(config_for(store, tls=tls)):
+        pass
+    told = [record.getMessage() for record in caplog.records if said in record.getMessage()]
+    assert [text.partition(":")[0] for text in told] == ["tls.certificate", "tls.client_ca"]
