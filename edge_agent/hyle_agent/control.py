@@ -72,12 +72,15 @@ class Controller:
 
         Raises:
             UntrustedError: No trusted key signed it, or the override.
-            ConflictError: It is older than what is installed.
+            ConflictError: It is older than what is installed, would take the way back from a slot on trial, or the
+                device is lent.
             StoreFullError: They would not fit on the disk.
         """
         admitted = self._loader.admit(manifest, signature)
         model = self._models.find(admitted.manifest.name)
         if not model.state.letter(admitted.digest):
+            self._loader.check_lent()
+            self._trials.refuse_overwriting(model)
             self._admission.check(model, admitted, override)
         return self.uploads.announce(admitted.manifest)
 

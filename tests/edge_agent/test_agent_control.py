@@ -362,3 +362,13 @@ def test_a_boot_refuses_files_that_changed_on_the_disk(tmp_path: Path, store: Pa
         status = Operator(channel).model()
     assert not status.ready
     assert "could not start" in status.reason
+
+
+def test_a_plan_for_a_lent_device_is_refused_before_anything_is_sent(
+    tmp_path: Path, operator: Operator, agent: Running
+) -> None:
+    agent.agent._loader.lent = lambda: "somebody has the device"
+    with open_bundle(make_bundle(tmp_path, 1)) as bundle:
+        error = refused(operator.plan, bundle)
+    assert error.code() is PRECONDITION
+    assert "Nothing can be changed now: somebody has the device." in error.details()

@@ -13,6 +13,7 @@ from agent_fakes import FakeExecutor, Operator, config_for, debris, make_bundle,
 from hyle_agent.errors import StoreError
 from hyle_agent.floors import FLOORS_NAME, Floors
 from hyle_agent.slots import ModelState, SlotRecord, Trial, decode_state, encode_state
+from hyle_bundle import open_bundle
 from hyle_protos.control import control_pb2 as pb
 from hyle_protos.inference import inference_pb2_grpc
 from kill_worker import controller, deploy
@@ -100,6 +101,11 @@ def test_no_install_takes_the_way_back_from_a_slot_on_trial(tmp_path: Path, stor
         error = refused(operator.install, make_bundle(tmp_path, 3))
         assert error.code() is PRECONDITION
         assert "is its way back" in error.details()
+        assert list((store / "staging").iterdir()) == []
+        with open_bundle(make_bundle(tmp_path, 3)) as bundle:
+            assert "is its way back" in refused(operator.plan, bundle).details()
+        with open_bundle(make_bundle(tmp_path, 2)) as bundle:
+            assert operator.plan(bundle) == []
         until(lambda: not operator.model().on_trial)
         operator.deploy(make_bundle(tmp_path, 3))
         assert version_that_answers(channel) == 3

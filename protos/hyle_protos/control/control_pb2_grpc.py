@@ -87,7 +87,8 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Plan(self, request, context):
-        """Given a bundle's manifest and signature, says which blobs the agent lacks. Changes nothing.
+        """Given a bundle's manifest and signature, says which blobs the agent lacks, or why it would not install it now, before
+        any of them is sent. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
