@@ -61,10 +61,11 @@ def _read(path: Path) -> bytes:
 
 
 def _check(address: str) -> None:
-    if address.startswith("unix:") and len(address) > len("unix:"):
+    if address.startswith("unix:") and len(address) > len("unix:") and "\0" not in address:
         return
     host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    plain = host.isprintable() and not any(map(str.isspace, host))
+    if not host or not plain or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         message = f"{address!r} is neither HOST:PORT nor unix:PATH."
         raise AddressError(message, remedy="Give an agent's address, as in 127.0.0.1:8001.")
 

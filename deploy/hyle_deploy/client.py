@@ -28,6 +28,7 @@ from hyle_deploy.records import (
     self_test,
 )
 from hyle_deploy.tensors import Array, read_response, write_request
+from hyle_deploy.times import check_seconds
 from hyle_deploy.transfer import Sendable, Sent, send_missing
 
 __all__ = ["Client", "connect"]
@@ -75,8 +76,8 @@ class Client:
         install_timeout_s: float = _INSTALL_TIMEOUT_S,
     ) -> None:
         self.address = address
-        self.timeout_s = timeout_s
-        self.install_timeout_s = install_timeout_s
+        self.timeout_s = check_seconds("timeout_s", timeout_s)
+        self.install_timeout_s = check_seconds("install_timeout_s", install_timeout_s)
         self._channel = channel
         self._control = ControlStub(channel)
         self._inference = GRPCInferenceServiceStub(channel)

@@ -13,6 +13,7 @@ from hyle_errors import CallerError
 
 __all__ = ["Fleet", "FleetAgent", "FleetError", "read_fleet", "waves_of"]
 
+Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]
 Positive = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
 
 
@@ -23,8 +24,8 @@ class FleetError(CallerError):
 class FleetAgent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One agent: where it is, and its name for people."""
 
-    address: str
-    name: str = ""
+    address: Text
+    name: Text = ""
 
 
 class Fleet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,11 +45,11 @@ class Fleet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waves: tuple[Positive, ...] = (1, 0.25)
     most_failures: Positive = 0
     settle_s: Positive = 5.0
-    check: tuple[str, ...] = ()
+    check: tuple[Text, ...] = ()
     parallel: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
+    ca: Text = ""
+    cert: Text = ""
+    key: Text = ""
 
 
 def read_fleet(path: Path) -> Fleet:

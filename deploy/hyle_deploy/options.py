@@ -6,15 +6,9 @@ import argparse
 from pathlib import Path
 
 from hyle_deploy.client import Client, connect
+from hyle_deploy.times import seconds
 
 __all__ = ["add_agent_options", "connect_from"]
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a time above 0 in seconds")
-    return value
 
 
 def add_agent_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -26,7 +20,7 @@ def add_agent_options(parser: argparse.ArgumentParser, *, required: bool = True)
     parser.add_argument("--ca", type=Path, metavar="PEM", help="authority that signed the agent's certificate")
     parser.add_argument("--cert", type=Path, metavar="PEM", help="your certificate, where the agent asks for one")
     parser.add_argument("--key", type=Path, metavar="PEM", help="its private key")
-    parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="S", help="longest wait for one answer (30)")
+    parser.add_argument("--timeout", type=seconds, default=30.0, metavar="S", help="longest wait for one answer (30)")
 
 
 def connect_from(args: argparse.Namespace) -> Client:

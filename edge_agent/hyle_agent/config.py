@@ -25,14 +25,15 @@ _TELEMETRY_FILES = {"password_file", "ca_file", "outbox"}
 _EXPLAINED = "`hyle agent init` writes a file that explains every field."
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=31_536_000.0)]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[^\s+/#]{1,64}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[^\s\x00-\x1f\x7f-\x9f+/#]{1,64}\Z")]
+Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]  # no path and no option holds a NUL
 
 
 class DriverConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which driver owns the device, by its entry-point name, and what it is told."""
 
-    name: str = "twin"
-    options: dict[str, str | int | float | bool] = {}
+    name: Text = "twin"
+    options: dict[str, Text | int | float | bool] = {}
 
     def words(self) -> dict[str, str]:
         """Return the options as a driver takes them: text."""
@@ -42,9 +43,9 @@ class DriverConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files, PEM: the agent's certificate and key, and the authority that clients' certificates must come from."""
 
-    certificate: str
-    key: str
-    client_ca: str = ""
+    certificate: Text
+    key: Text
+    client_ca: Text = ""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,8 +81,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     node: Name = msgspec.field(default_factory=lambda: socket.gethostname()[:64] or "agent")
     listen: str = "127.0.0.1:8500"
-    store: str = "hyle-store"
-    trusted: tuple[str, ...] = ()
+    store: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]+\Z")] = "hyle-store"
+    trusted: tuple[Text, ...] = ()
     insecure: bool = False
     threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
     queue: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 256
@@ -96,7 +97,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recalibrate: bool = True
     fallback: Fallback = "none"
     device_timeout_s: Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)] = 60.0
-    operators: tuple[str, ...] = ()
+    operators: tuple[Text, ...] = ()
     driver: DriverConfig = DriverConfig()
     maintenance: MaintenanceConfig = MaintenanceConfig()
     black_box: DriverConfig | None = None

@@ -7,6 +7,8 @@ import shlex
 import subprocess
 from typing import Any, cast
 
+from hyle_deploy.times import seconds
+
 from hyle.console import Console
 
 HELP = "Check a driver and the device that is attached to it against the contract; what the device holds is lost."
@@ -23,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("thaw", "lets it answer again; --replug by default"),
     ):
         parser.add_argument(f"--{name}", metavar="COMMAND", help=f"command that {meaning}")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="time for a call to fail in (30)")
+    parser.add_argument("--timeout", type=seconds, default=30.0, metavar="S", help="time for a call to fail in (30)")
 
 
 class _Commands:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
-from hyle_errors import CallerError
+from hyle_deploy.times import seconds
 
 from hyle.console import Console
 
@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", required=True, metavar="HOST:PORT", help="MQTT broker that the agents report to")
     parser.add_argument("--group", help="only this Sparkplug group (default: all)")
     parser.add_argument("--once", action="store_true", help="collect for --seconds, show the table once, end")
-    parser.add_argument("--seconds", type=float, help=f"end after so long ({_ONCE_S:g} with --once or --json)")
+    parser.add_argument("--seconds", type=seconds, help=f"end after so long ({_ONCE_S:g} with --once or --json)")
     parser.add_argument("--listen-only", action="store_true", help="never ask a node for births; send nothing")
     parser.add_argument("--username", help="account at the broker")
     parser.add_argument("--password-file", metavar="FILE", help="its password, on the first line")
@@ -88,11 +88,9 @@ def render(result: dict[str, object], console: Console) -> None:
 
 
 def _seconds(args: argparse.Namespace) -> float:
-    bounded = args.once or args.json
-    seconds = args.seconds if args.seconds is not None else _ONCE_S if bounded else math.inf
-    if not seconds > 0 or (bounded and not math.isfinite(seconds)):
-        raise CallerError(f"--seconds {seconds} is no time to watch.", remedy="Give a positive number of seconds.")
-    return float(seconds)
+    if args.seconds is not None:
+        return float(args.seconds)
+    return _ONCE_S if args.once or args.json else math.inf
 
 
 def _show_live(watch: FleetWatch, seconds: float, console: Console) -> None:

@@ -24,8 +24,8 @@ Constants = TypeVar("Constants", bound=msgspec.Struct)
 class BoxProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One system's sheet. Inputs and parameters run from -1 to 1; `noise_std` is that of a reading, in its units."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-    black_box: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z")]
+    black_box: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z")]
     title: str
     sources: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     validity: str

@@ -56,7 +56,7 @@ class FitRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     format: Literal["hyle-fit/1"]
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}\Z")]
     driver: str
     identity: str
     simulated: bool

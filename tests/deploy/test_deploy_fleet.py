@@ -128,7 +128,12 @@ def test_a_check_is_found_beside_the_fleets_file(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "agent"), ("[[agent]]\nname = 'x'\n", "address"), ("waves = [0]\n[[agent]]\naddress = 'a:1'\n", "no agents")],
+    [
+        ("", "agent"),
+        ("[[agent]]\nname = 'x'\n", "address"),
+        ("waves = [0]\n[[agent]]\naddress = 'a:1'\n", "no agents"),
+        ('ca = "a\\u0000"\n[[agent]]\naddress = "a:1"\n', "$.ca"),
+    ],
 )
 def test_a_fleet_that_is_none_is_refused(tmp_path: Path, bundles: tuple[Path, Path], text: str, said: str) -> None:
     fleet = tmp_path / "fleet.toml"

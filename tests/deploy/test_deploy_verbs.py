@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from hyle_deploy.client import connect
 from hyle_deploy.query import ask
 from hyle_deploy.records import TensorSpec
 from hyle_deploy.samples import Samples, SamplesError, read_samples
+from hyle_errors import CallerError
 
 from hyle.cli import main
 
@@ -103,13 +105,31 @@ def test_an_agent_that_is_not_there_exits_1_with_a_remedy(capsys):
     [
         ["status"],
         ["status", "--to", "nowhere"],
-        ["status", "--to", "127.0.0.1:1", "--timeout", "0"],
+        ["status", "--to", "here there:1"],
+        ["status", "--to", "127.0.0.1\n:1"],
         ["infer", "linear", "--to", "127.0.0.1:1", "--data", "e.npz", "--batch", "0"],
         ["deploy", "no-such.hyle", "--to", "127.0.0.1:1"],
     ],
 )
 def test_the_callers_mistakes_exit_2(arguments):
     assert main(arguments) == 2
+
+
+@pytest.mark.parametrize("time", ["0", "-5", "nan", "inf", "1e300", "-inf", "soon", ""])
+@pytest.mark.parametrize(
+    "command",
+    [["status", "--to", "127.0.0.1:1", "--timeout"], ["check-driver", "twin", "--timeout"]],
+)
+def test_what_is_no_time_to_wait_is_named(command, time, capsys):
+    assert main([*command[:-1], f"{command[-1]}={time}"]) == 2
+    assert f"--timeout: {time!r} is no time in seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("time", [0.0, -1.0, float("nan"), float("inf"), 1e300])
+def test_a_client_without_a_time_to_wait_is_refused(time):
+    for name in ("timeout_s", "install_timeout_s"):
+        with pytest.raises(CallerError, match=f"{name} is .* no time to wait"):
+            connect("127.0.0.1:1", **{name: time})
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,15 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
         ("threads = 'two'", r"\$\.threads"),
         ("drain_s = -1.0", r"\$\.drain_s"),
         ("node = 'a/b'", r"\$\.node"),
+        ('node = "a\\n"', r"\$\.node"),
+        ('node = "a\\u0000"', r"\$\.node"),
+        ('node = "a\\u001bb"', r"\$\.node"),
+        ("store = ''", r"\$\.store"),
+        ('store = "a\\u0000b"', r"\$\.store"),
+        ('trusted = ["a\\u0000b"]', r"\$\.trusted\[0\]|\$\.trusted\[\.\.\.\]"),
+        ('tls = { certificate = "a\\u0000", key = "b" }', r"\$\.tls\.certificate"),
+        ('[driver]\nname = "a\\u0000"', r"\$\.driver\.name"),
+        ('[driver]\noptions = { profile = "a\\u0000" }', r"\$\.driver\.options"),
         ("[driver]\nkind = 'twin'", r"kind.*\$\.driver"),
         ("[tls]\nkey = 'k'", r"certificate.*\$\.tls"),
         ("queue = ", "not TOML"),
@@ -73,6 +82,26 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
 def test_a_wrong_field_is_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_config(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("field", ["host", "username", "password_file", "ca_file", "outbox"])
+def test_a_nul_in_what_telemetry_is_told_is_refused(tmp_path: Path, field: str) -> None:
+    config = read_config(
+        written(
+            tmp_path,
+            f'telemetry = {{ "host" = "broker", "{field}" = "a\\u0000" }}'.replace(
+                '"host" = "broker", "host"', '"host"'
+            ),
+        )
+    )
+    with pytest.raises(ConfigError, match=rf"telemetry: .*\$\.{field}"):
+        check(config)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1\n:80", "a b:80", "a\0:80", "unix:a\0b", f"unix:/{'a' * 107}"])
+def test_an_address_that_nothing_can_listen_on_is_refused(listen: str) -> None:
+    with pytest.raises(ConfigError, match=r"^listen: expected"):
+        check(Config(listen=listen))
 
 
 def test_paths_are_relative_to_the_files_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ def test_every_substrate_has_a_profile() -> None:
 @pytest.mark.parametrize(
     ("target", "old", "new", "says"),
     [
+        ("ideal", 'name = "ideal"', 'name = "ideal\\n"', "name: Expected `str` matching regex"),
         ("pcm-generic", "rows = 512", "rows = 0", "array.rows: Expected `int` >= 1"),
         ("pcm-generic", "rows = 512", 'rows = "many"', "array.rows: Expected `int`, got `str`"),
         ("pcm-generic", "levels = 127", "levels = -1", "weights.levels: Expected `int` >= 0"),

@@ -157,7 +157,7 @@ def test_the_verb_ends_with_ctrl_c_and_shows_what_it_knew(mosquitto: Broker, rep
     assert "hyle/edge" in shown
 
 
-@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e300", "soon"])
 def test_no_time_to_watch_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["watch", "--broker", "127.0.0.1:1", "--once", f"--seconds={seconds}"]) == 2
     assert "--seconds" in capsys.readouterr().err

@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import ssl
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from hyle_errors import CallerError
 from hyle_protos.sparkplug.topic import is_valid_id, safe_id
 
 __all__ = ["TelemetryConfig", "TelemetryConfigError"]
+
+Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]
 
 _RANGES: dict[str, tuple[float, float, str]] = {
     "port": (1, 65535, ""),
@@ -53,16 +56,16 @@ class TelemetryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         reconnect_max_s: Longest pause between two attempts to reach the broker.
     """
 
-    host: str
+    host: Text
     port: int = 1883
     group: str = "hyle"
     node: str = msgspec.field(default_factory=_host_name)
     interval_s: float = 10.0
     keepalive_s: int = 15
-    username: str | None = None
-    password_file: str | None = None
-    ca_file: str | None = None
-    outbox: str | None = None
+    username: Text | None = None
+    password_file: Text | None = None
+    ca_file: Text | None = None
+    outbox: Text | None = None
     outbox_rows: int = 10_000
     rebirth_gap_s: float = 2.0
     reconnect_max_s: float = 30.0
