@@ -67,6 +67,8 @@ class AioEngine:
 
         grpc's own stop cancels a call that it had taken but not yet begun; so it comes after those in progress.
         """
+        if self._server is None:
+            return
         until = time.monotonic() + grace_s
         await self._calls.finish(grace_s)
         await self._server.stop(max(0.0, until - time.monotonic()))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
+from typing import Any
 
 from hyle_substrates.driver import Driver
 
@@ -26,11 +27,8 @@ __all__ = ["announce", "serve"]
 
 _LOG = logging.getLogger(__name__)
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+_OPENING_S = 2.0
 _FIRST_RELEASE = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
-
-
-class _LeftError(BaseException):
-    """A stop while the device is being opened; no error of the agent's, so that nothing takes it for one."""
 
 
 def serve(
@@ -54,13 +52,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _leave_no_core()
     _mind_the_clock(config)
-    for name in _STOPS:
-        signal.signal(name, _leave)
-    try:
-        agent = Agent(config, load=load or _load(), connect=connect or _device(config))
-        asyncio.run(_run(agent, ready))
-    except _LeftError:
-        _LOG.info("stopped before anything was served")
+    asyncio.run(_run(lambda: Agent(config, load=load or _load(), connect=connect or _device(config)), ready))
 
 
 def announce(address: str, ready_file: Path | None) -> None:
@@ -80,12 +72,21 @@ def announce(address: str, ready_file: Path | None) -> None:
             raise ConfigError(message, remedy="Name a file in a folder that the agent may write to.") from error
 
 
-async def _run(agent: Agent, ready: Callable[[str], None]) -> None:
+async def _run(make: Callable[[], Agent], ready: Callable[[str], None]) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in _STOPS:
         loop.add_signal_handler(name, stopped.set)
     stop = asyncio.create_task(stopped.wait())
+    making = _aside(make)
+    either: set[asyncio.Future[Any]] = {making, stop}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if stop.done():
+        await asyncio.wait({making}, timeout=_OPENING_S)
+        if not making.done():
+            _LOG.warning("the device was still being opened at the stop, and was abandoned")
+            return
+    agent = making.result()
     start = asyncio.create_task(agent.start())
     try:
         await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -97,8 +98,25 @@ async def _run(agent: Agent, ready: Callable[[str], None]) -> None:
         await agent.stop()
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    raise _LeftError
+def _aside(make: Callable[[], Agent]) -> asyncio.Future[Agent]:
+    """Make the agent on a thread that nobody waits for at the end: opening a device may hang."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[Agent] = loop.create_future()
+
+    def work() -> None:
+        try:
+            agent = make()
+        except BaseException as error:
+            tell(made.set_exception, error)
+        else:
+            tell(made.set_result, agent)
+
+    def tell(settle: Callable[[Any], None], what: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the stop came first
+            loop.call_soon_threadsafe(settle, what)
+
+    threading.Thread(target=work, name="start", daemon=True).start()
+    return made
 
 
 def _device(config: Config) -> Callable[[Mapping[str, str]], Driver]:
