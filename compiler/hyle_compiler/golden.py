@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from hyle_bundle import TensorSpec, write_tensors
 from hyle_bundle.manifest import Layer, TensorInfo
+from hyle_runtime.residual import are_labels, held
 
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.samples import Samples
 
-__all__ = ["GOLDEN", "GOLDEN_SAMPLES", "fixed_batch", "golden_count", "write_golden"]
+__all__ = ["GOLDEN", "GOLDEN_SAMPLES", "fixed_batch", "golden_count", "golden_labels", "golden_outputs", "write_golden"]
 
 GOLDEN = "golden.safetensors"
 GOLDEN_SAMPLES = 32
@@ -31,16 +32,27 @@ def golden_count(inputs: Sequence[TensorInfo], available: int, *, apart: bool = 
     return min(available, max(size, GOLDEN_SAMPLES // size * size))
 
 
+def golden_outputs(exact: Mapping[str, Array]) -> dict[str, Array]:
+    """The exact answers that the self-test holds a device to, by their names in the golden file."""
+    return {f"output/{name}": exact[name] for name in held(exact)}
+
+
+def golden_labels(exact: Mapping[str, Array], samples: int) -> int:
+    """How many labels the self-test of the first `samples` compares; 0 where it compares numbers."""
+    arrays = [array[:samples] for array in golden_outputs(exact).values()]
+    return sum(array.size for array in arrays) if are_labels(arrays) else 0
+
+
 def write_golden(
     path: Path, samples: Samples, exact: Mapping[str, Array], layers: Sequence[Layer], calibrated: Sequence[Calibrated]
 ) -> None:
     """Write inputs, exact outputs (samples first, as many as `exact` has) and every layer's probes.
 
-    Outputs that are text are left out: they have no residual.
+    Outputs that no residual is taken of (labels beside scores, text) are left out.
     """
     count = min((len(array) for array in exact.values()), default=0)
     tensors: dict[str, Array] = {f"input/{name}": array[:count] for name, array in samples.arrays.items()}
-    tensors |= {f"output/{name}": array for name, array in exact.items() if array.dtype.kind not in "OSU"}
+    tensors |= golden_outputs(exact)
     for layer, measured in zip(layers, calibrated, strict=True):
         tensors[layer.probes] = measured.codes
         tensors[layer.probe_scales] = measured.scales

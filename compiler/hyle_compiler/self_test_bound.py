@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from hyle_bundle.manifest import Golden
@@ -12,6 +13,7 @@ from hyle_compiler.exactness import IDEAL_TOLERANCE, require_number
 
 __all__ = ["golden_of", "self_test_bound"]
 
+Array = np.ndarray[Any, Any]
 MOST = 3.0
 SIGMAS = 6.0
 # Instances that differ by less, as a share of their residual, have no noise: one code that rounds otherwise is more.
@@ -20,19 +22,21 @@ ROUNDING = 1e-3
 STUDENT = {1: 3183.1, 2: 70.7, 3: 22.2, 4: 13.03, 5: 9.68, 6: 8.02, 7: 7.06, 8: 6.44, 9: 6.01}
 
 
-def golden_of(samples: int, evaluation: Evaluation, fitted: bool = False) -> Golden:
+def golden_of(samples: int, evaluation: Evaluation, fitted: bool = False, labels: int = 0) -> Golden:
     """The self-test of `samples` golden vectors, with the bound of a device that was corrected just before by itself.
+
+    With `labels` its residuals are shares of so many labels each.
 
     Raises:
         VerificationError: A residual is NaN or infinite.
     """
     soon = Evaluation(evaluation.metric, evaluation.samples, tuple(replace(age, later=()) for age in evaluation.ages))
-    corrected, text = self_test_bound(soon, fitted)
-    later = self_test_bound(evaluation, fitted)
+    corrected, text = self_test_bound(soon, fitted, labels)
+    later = self_test_bound(evaluation, fitted, labels)
     return Golden(samples, *later, corrected) if later[0] > corrected else Golden(samples, corrected, text)
 
 
-def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float, str]:
+def self_test_bound(evaluation: Evaluation, fitted: bool = False, labels: int = 0) -> tuple[float, str]:
     """Six standard deviations above the mean residual of the verified instances, at the worst age.
 
     Where it was measured, the residual is that of instances which became twice as old since they were corrected: matter
@@ -46,6 +50,11 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
     be one and the same for all golden vectors and is then, in the worst case, as rare beyond three times the mean as a
     normal deviate beyond three.
 
+    Where the residual is the share of so many `labels` that disagree, it is the share of a further label by the rule of
+    succession (n labels that all agreed do not say that none ever will not) and six standard deviations: the spread of
+    instances as above, or that of counting so many labels if it is more. It is never more than halfway from that share
+    to 1, so that a device whose labels all disagree fails.
+
     Returns:
         The bound and what it is derived from.
 
@@ -58,15 +67,14 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
     means = residuals.mean(axis=1)
     worst = float(means.max())
     bound, degrees = MOST * worst, ages * (instances - 1)
-    if fitted:
+    if labels:
+        bound, text = _share_bound(residuals, labels)
+    elif fitted:
         text = "three times the twin's residual with its held-out error"
     elif not degrees:
         text = "three times the residual of one twin instance, which does not tell how they differ"
     else:
-        known = means > 0.0
-        apart = (residuals[known] - means[known, None]) / np.sqrt(means[known, None])
-        spread = float(np.sqrt(np.sum(apart**2) / degrees))
-        sigmas = max(SIGMAS, STUDENT.get(degrees, 0.0) * (1.0 + 1.0 / instances) ** 0.5)
+        spread, sigmas = _spread(residuals), _sigmas(degrees, instances)
         if spread <= ROUNDING * worst**0.5:
             text = "three times the residual of twin instances that are alike, which does not tell how devices differ"
         else:
@@ -76,3 +84,28 @@ def self_test_bound(evaluation: Evaluation, fitted: bool = False) -> tuple[float
     if any(age.later for age in evaluation.ages):
         text += ", at twice the age at which they were corrected"
     return float(f"{max(bound, IDEAL_TOLERANCE):.6g}"), text
+
+
+def _spread(residuals: Array) -> float:
+    """Standard deviation of instances (ages by instances), over the root of the mean at their age."""
+    ages, instances = residuals.shape
+    means = residuals.mean(axis=1, keepdims=True)
+    known = means[:, 0] > 0.0
+    apart = (residuals[known] - means[known]) / np.sqrt(means[known])
+    return float(np.sqrt(np.sum(apart**2) / (ages * (instances - 1))))
+
+
+def _sigmas(degrees: int, instances: int) -> float:
+    return float(max(SIGMAS, STUDENT.get(degrees, 0.0) * (1.0 + 1.0 / instances) ** 0.5))
+
+
+def _share_bound(residuals: Array, labels: int) -> tuple[float, str]:
+    ages, instances = residuals.shape
+    worst, seen = float(residuals.mean(axis=1).max()), labels * instances
+    share = (worst * seen + 1.0) / (seen + 2.0)
+    apart = SIGMAS * (share * (1.0 - share) / labels) ** 0.5
+    if instances > 1:
+        apart = max(apart, _sigmas(ages * (instances - 1), instances) * _spread(residuals) * worst**0.5)
+    text = f"share of {labels} labels that are others, of {instances} twin instances at the worst of {ages} ages, "
+    text += "+ 6 standard deviations of counting or of instances"
+    return min(share + apart, (1.0 + share) / 2.0), text

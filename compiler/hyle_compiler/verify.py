@@ -15,7 +15,7 @@ from hyle_compiler.build import Built
 from hyle_compiler.errors import ModelError
 from hyle_compiler.evaluate import as_json, evaluate_folder, exact_body, run_batches
 from hyle_compiler.exactness import check_ideal
-from hyle_compiler.golden import fixed_batch, golden_count
+from hyle_compiler.golden import fixed_batch, golden_count, golden_labels
 from hyle_compiler.layer_quality import LayerQuality
 from hyle_compiler.options import Setting
 from hyle_compiler.partition import Partition
@@ -93,7 +93,8 @@ def verify(
         evaluation=as_json(evaluation),
     )
     count = golden_count(manifest.inputs, len(answers), apart=some.apart)
-    golden = golden_of(count, evaluation, fitted=bool(manifest.boxes))
+    labels_held = golden_labels(built.exact, count)
+    golden = golden_of(count, evaluation, fitted=bool(manifest.boxes), labels=labels_held)
     manifest = msgspec.structs.replace(manifest, golden=golden)
     if attached is not None:
         progress("running the compiled model on the device")

@@ -17,7 +17,7 @@ from hyle_substrates.profile import Profile
 
 from hyle_compiler.build import Identity, largest_inputs, manifest_of
 from hyle_compiler.calibrate import Calibrated
-from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES
+from hyle_compiler.golden import GOLDEN, GOLDEN_SAMPLES, golden_outputs
 from hyle_compiler.lower import attach, cut, describe_layer, write_programs
 from hyle_compiler.partition import Candidate
 from hyle_compiler.place import lay_out
@@ -101,7 +101,7 @@ def _write_golden(folder: Path, plan: Plan, exact: dict[str, Array], layers: Seq
     """The golden file, from what the walk left in `folder`."""
     count = min(len(plan.samples), GOLDEN_SAMPLES)
     arrays = {f"input/{name}": array[:count] for name, array in plan.samples.arrays.items()}
-    arrays |= {f"output/{name}": array[:count] for name, array in exact.items()}
+    arrays |= golden_outputs({name: array[:count] for name, array in exact.items()})
     makers: list[tuple[TensorSpec, Any]] = [
         (TensorSpec.of(name, array), np.ascontiguousarray(array)) for name, array in arrays.items()
     ]

@@ -16,7 +16,7 @@ from hyle_substrates.profile import Profile
 from hyle_compiler import report as reports
 from hyle_compiler.evaluate import AgeResult, Evaluation, as_json
 from hyle_compiler.exactness import check_ideal
-from hyle_compiler.golden import GOLDEN_SAMPLES
+from hyle_compiler.golden import GOLDEN_SAMPLES, golden_labels
 from hyle_compiler.partition import Digital
 from hyle_compiler.scoring import choices, rights, score
 from hyle_compiler.self_test_bound import golden_of
@@ -43,7 +43,7 @@ def verify_streamed(
     labels, metric = (choices(exact), "agreement") if given is None else (given[: plan.verified], "top-1")
     if profile.substrate == "ideal" and not profile.adc.levels:
         check_ideal(nominal, exact, tolerance)
-    evaluation = _evaluation(done, plan, labels, metric, exact)
+    evaluation = _evaluation(done, plan, labels, metric)
     report = reports.build_report(
         manifest=done.manifest,
         profile=profile,
@@ -56,7 +56,9 @@ def verify_streamed(
     )
     report["streamed"] = {"calibrated_samples": len(plan.samples), "verified_samples": plan.verified}
     report["warnings"].append(_caveat(plan, profile))
-    golden = golden_of(min(GOLDEN_SAMPLES, len(plan.samples)), evaluation)
+    count = min(GOLDEN_SAMPLES, len(plan.samples))
+    labels_held = golden_labels(done.answers[plan.variants[0]], plan.verified)
+    golden = golden_of(count, evaluation, labels=labels_held)
     return msgspec.structs.replace(done.manifest, golden=golden), report
 
 
@@ -79,7 +81,7 @@ class _SampledQuality:
         return float(np.mean([-20.0 * math.log10(e) for e in errors])) if errors and min(errors) > 0.0 else None
 
 
-def _evaluation(done: Streamed, plan: Plan, labels: Array, metric: str, exact: Array) -> Evaluation:
+def _evaluation(done: Streamed, plan: Plan, labels: Array, metric: str) -> Evaluation:
     first = done.manifest.outputs[0].name
     groups: dict[float, list[Variant]] = {}
     for variant in plan.variants:
@@ -87,11 +89,15 @@ def _evaluation(done: Streamed, plan: Plan, labels: Array, metric: str, exact: A
             groups.setdefault(variant.age_s, []).append(variant)
     rows = []
     for age, variants in (groups or {0.0: [plan.variants[1]]}).items():
-        answers = [done.answers[variant][first] for variant in variants]
-        residuals = tuple(residual_of([(a, exact)]) for a in answers)
-        right = [rights(a, labels) for a in answers]
+        residuals = tuple(_residual(done, plan, variant) for variant in variants)
+        right = [rights(done.answers[variant][first], labels) for variant in variants]
         rows.append(AgeResult(age, tuple(float(np.mean(r)) for r in right), residuals, np.mean(right, axis=0)))
     return Evaluation(metric, plan.verified, tuple(rows))
+
+
+def _residual(done: Streamed, plan: Plan, variant: Variant) -> float:
+    exact = done.answers[plan.variants[0]]
+    return residual_of((done.answers[variant][name], exact[name][: plan.verified]) for name in exact)
 
 
 def _caveat(plan: Plan, profile: Profile) -> dict[str, str]:
