@@ -173,7 +173,7 @@ def _choices(
         for block in placed.blocks
         for part in [codes[:, block.rows[0] : block.rows[1]]]
     ]
-    power = float(np.mean(wanted**2)) or 1.0
+    power = _mean_square(wanted) or 1.0
     for copies in _powers(rows):
         total = np.zeros_like(wanted)
         variance = 0.0
@@ -181,9 +181,9 @@ def _choices(
             gain = block.top * np.float32(profile.adc_unit / profile.swing / copies)
             for sign, one in zip((1.0, -1.0), sums, strict=False):
                 total += np.float32(sign) * io.decode(one.read(copies, profile), gain)
-                variance += one.noise_variance(copies, profile) * float(np.mean(gain**2)) / cols
-        bias = float(np.mean((total * scales[:, None] - wanted) ** 2))
-        error = np.sqrt((bias + variance * float(np.mean(scales**2)) + matter / copies) / power)
+                variance += one.noise_variance(copies, profile) * _mean_square(gain) / cols
+        bias = _mean_square(total * scales[:, None] - wanted)
+        error = np.sqrt((bias + variance * _mean_square(scales) + matter / copies) / power)
         yield _Choice(float(error), dynamic, full_scale, copies, codes, scales.astype(np.float32))
 
 
@@ -216,6 +216,11 @@ class _Sums:
         return profile.noise_codes**2 + copies * signal
 
 
+def _mean_square(values: Array) -> float:
+    """In float64: squares of float32 overflow from 2e19 on."""
+    return float(np.mean(np.square(values, dtype=np.float64)))
+
+
 def _powers(most: int) -> list[int]:
     """1, 2, 4, … and the largest."""
     return sorted({most, *(2**i for i in range(most.bit_length()) if 2**i <= most)})
@@ -240,5 +245,6 @@ def _matter_variance(placed: Placed, seen: Observed, profile: Profile, seed: int
         total += part @ (weights * block.top)
         exact += part @ (targets * block.top)
     a, b = total - total.mean(axis=0), exact - exact.mean(axis=0)
-    slope = np.sum(a * b, axis=0) / np.maximum(np.sum(a * a, axis=0), io.TINY)
+    power = np.sum(a * a, axis=0)
+    slope = np.sum(a * b, axis=0) / np.where(power > 0.0, power, 1.0)
     return float(np.mean((a * slope - b) ** 2))

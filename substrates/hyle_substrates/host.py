@@ -313,11 +313,20 @@ def _affine(layer: HostLayer, now: Sequence[Float32s], scales: Float32s, wanted:
     factor, offset = np.empty((blocks, cols)), np.empty(cols)
     step = max(1, COLUMNS_AT_ONCE // (vectors * (blocks + 1)))
     for span in (slice(start, start + step) for start in range(0, cols, step)):
-        factor[:, span], offset[span] = _fitted(parts[:, :, span], wanted[:, span])
+        unit = _units(parts[:, :, span], wanted[:, span])
+        factor[:, span], offset[span] = _fitted(parts[:, :, span] / unit, wanted[:, span] / unit)
+        offset[span] *= unit
     return Compensation((layer.gain * factor).astype(np.float32), (layer.offset + offset).astype(np.float32))
 
 
-def _fitted(parts: Float32s, wanted: Float32s) -> tuple[Array, Array]:
+def _units(parts: Float32s, wanted: Float32s) -> Float32s:
+    """A power of two near each column's largest value, so that squares neither overflow nor vanish."""
+    largest = np.maximum(np.abs(parts).max(axis=(0, 1)), np.abs(wanted).max(axis=0))
+    unit: Float32s = np.ldexp(np.float32(1.0), np.clip(np.frexp(largest)[1], -126, 127))
+    return unit
+
+
+def _fitted(parts: Array, wanted: Array) -> tuple[Array, Array]:
     """Gains and an offset of each column by least squares.
 
     All blocks of a column share what most devices do, such as drift. What a block differs by is estimated by ridge
@@ -350,7 +359,7 @@ def _common(total: Float32s, wanted: Float32s) -> Array:
 
     1 where sums move with what is wanted by less than four standard deviations of chance.
     """
-    moved, aim = (np.subtract(x, x.mean(axis=0), dtype=np.float64) for x in (total, wanted))
+    moved, aim = (np.subtract(x, x.mean(axis=0, dtype=np.float64), dtype=np.float64) for x in (total, wanted))
     power, along = np.sum(moved**2, axis=0), np.sum(moved * aim, axis=0)
     sure = along > 4.0 * np.sqrt(power * np.mean(aim**2, axis=0))
     return np.where(sure, along / np.where(sure, power, 1.0), 1.0)

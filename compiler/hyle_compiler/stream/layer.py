@@ -160,7 +160,8 @@ def _output(
 ) -> Array:
     """An instance's answers are the exact twin's with Gaussian errors of the size that its columns have."""
     if variant.seed is not None:
-        size = np.sqrt(np.mean(y * y, axis=1, keepdims=True)) * np.float32(errors[variant.seed, variant.age_s])
+        power = np.mean(np.square(y, dtype=np.float64), axis=1, keepdims=True)
+        size = (np.sqrt(power) * errors[variant.seed, variant.age_s]).astype(np.float32)
         path = ("outputs", done.placed.layer.name, repr(variant.age_s))
         y = y + size * draws.normal(variant.seed, *path, shape=y.shape).astype(np.float32)
     host = HostLayer((), done.dynamic, done.full_scale, done.gain, done.offset, run.spans.layer.geometry)
