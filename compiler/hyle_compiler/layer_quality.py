@@ -30,7 +30,10 @@ class Quality(Protocol):
     """What a report says of each layer, by its name."""
 
     def snr_db(self, layer: str, ages_s: Sequence[float]) -> list[float | None]:
-        """Signal-to-noise ratio at each age, in decibels; None where none is known."""
+        """Signal-to-noise ratio at each age, in decibels; None where none is known.
+
+        Signal is what a layer's answers vary by about each column's mean, which is the same whatever the input.
+        """
 
     def sensitivity(self, layer: str) -> float | None:
         """Relative change of the answers when this layer alone is on physics; None: not measured."""

@@ -229,7 +229,11 @@ class Body:
         return np.concatenate([exact_codes(self._profile, targets[tile], asked) for tile in tiles], axis=1)
 
     def signal_to_noise(self, name: str) -> float:
-        """Power of a layer's exact answers over that of what the corrected device adds, on some of its probes."""
+        """Variance of a layer's exact answers about each column's mean, over the power of what the device adds.
+
+        The device is as it was last corrected, and driven by some of the layer's probes. A column's mean is the same
+        for all inputs, and tells nothing of any; 0 where nothing but means is known.
+        """
         host, correction, layer = self._hosts[name], self.corrections[name], self._layers[name]
         scales, wanted = self._golden.array(layer.probe_scales), self._golden.array(layer.responses)
         some = slice(None, None, max(1, len(scales) // SIGNAL_PROBES))
@@ -237,7 +241,8 @@ class Body:
         got = sum(io.decode(codes, gain) for codes, gain in zip(reads, correction.gain, strict=True))
         wrong = got * scales[some, None] + (correction.offset - host.offset) - wanted[some]
         noise = float(np.mean(np.square(wrong, dtype=np.float64)))
-        return float(np.mean(np.square(wanted[some], dtype=np.float64))) / noise if noise else float("inf")
+        signal = float(np.mean(np.var(wanted[some], axis=0, dtype=np.float64)))
+        return signal / noise if noise else float("inf")
 
     @property
     def whole(self) -> bool:

@@ -127,8 +127,9 @@ def layers(report: Report, numbers: Numbers) -> str:
         return ""
     ages = [age["age_s"] for age in report["calibration"]["ages"]]
     lead = (
-        "<p>Signal over noise compares each layer's exact answers with those of the corrected device, on vectors from "
-        "the calibration samples (mean of the first two instances). Sensitivity is how far the model's answers move, "
+        "<p>Signal over noise compares what each layer's exact answers vary by, about the mean of each of its columns, "
+        "with what the corrected device's differ by from them, on vectors from the calibration samples (mean of the "
+        "first two instances). Sensitivity is how far the model's answers move, "
         "relative to their size, when that layer alone is on physics.</p>"
     )
     rows = [

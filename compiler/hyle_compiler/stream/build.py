@@ -24,6 +24,7 @@ from hyle_compiler.place import lay_out
 from hyle_compiler.stream.clock import Clock
 from hyle_compiler.stream.plan import Plan, Variant, require_room
 from hyle_compiler.stream.prepare import copy_digital, digital_tensors, layer_specs, located, mark, point
+from hyle_compiler.stream.sampled_columns import ColumnError
 from hyle_compiler.stream.walk import Walk
 from hyle_compiler.tensors import PROGRAMMING
 
@@ -44,7 +45,7 @@ class Streamed:
     files: dict[str, Path]
     calibrated: tuple[Calibrated, ...]
     answers: dict[Variant, dict[str, Array]]
-    errors: dict[str, dict[tuple[int, float], float]]
+    errors: dict[str, dict[tuple[int, float], ColumnError]]
 
 
 def build_streamed(

@@ -23,7 +23,7 @@ from hyle_compiler.place import Placed, PlacedBlock, Spans
 from hyle_compiler.stream.feed import encoded_feeds, float_feeds
 from hyle_compiler.stream.layer_pass import Passed, pass_over
 from hyle_compiler.stream.plan import Plan, Variant
-from hyle_compiler.stream.sampled_columns import SAMPLED, Columns, relative_errors
+from hyle_compiler.stream.sampled_columns import SAMPLED, ColumnError, Columns, relative_errors
 from hyle_compiler.stream.trial import choose
 
 __all__ = ["LayerDone", "LayerRun", "run_layer"]
@@ -51,7 +51,7 @@ class LayerDone:
 
     calibrated: Calibrated
     answers: dict[Variant, Array]
-    errors: dict[tuple[int, float], float]
+    errors: dict[tuple[int, float], ColumnError]
 
 
 def run_layer(run: LayerRun, xs: Mapping[Variant, Array]) -> LayerDone:
@@ -124,7 +124,7 @@ def _write_numbers(run: LayerRun, layer: Layer, done: Calibrated) -> None:
         writer.write(block.gain, gain.astype(np.float32))
 
 
-def _errors(run: LayerRun, done: Calibrated, passed: Passed, picks: Array) -> dict[tuple[int, float], float]:
+def _errors(run: LayerRun, done: Calibrated, passed: Passed, picks: Array) -> dict[tuple[int, float], ColumnError]:
     wanted: dict[int, list[float]] = {}
     for variant in run.plan.variants:
         if variant.seed is not None:
@@ -156,12 +156,17 @@ def _lead(run: LayerRun, x: Array) -> tuple[int, ...]:
 
 
 def _output(
-    run: LayerRun, done: Calibrated, variant: Variant, x: Array, y: Float32s, errors: Mapping[tuple[int, float], float]
+    run: LayerRun,
+    done: Calibrated,
+    variant: Variant,
+    x: Array,
+    y: Float32s,
+    errors: Mapping[tuple[int, float], ColumnError],
 ) -> Array:
     """An instance's answers are the exact twin's with Gaussian errors of the size that its columns have."""
     if variant.seed is not None:
         power = np.mean(np.square(y, dtype=np.float64), axis=1, keepdims=True)
-        size = (np.sqrt(power) * errors[variant.seed, variant.age_s]).astype(np.float32)
+        size = (np.sqrt(power) * errors[variant.seed, variant.age_s].relative).astype(np.float32)
         path = ("outputs", done.placed.layer.name, repr(variant.age_s))
         y = y + size * draws.normal(variant.seed, *path, shape=y.shape).astype(np.float32)
     host = HostLayer((), done.dynamic, done.full_scale, done.gain, done.offset, run.spans.layer.geometry)

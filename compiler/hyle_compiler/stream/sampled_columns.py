@@ -15,7 +15,7 @@ from hyle_substrates.twin import TwinDriver
 
 from hyle_compiler.calibrate import Calibrated
 
-__all__ = ["SAMPLED", "Columns", "relative_errors"]
+__all__ = ["SAMPLED", "ColumnError", "Columns", "relative_errors"]
 
 SAMPLED = 16
 Array = np.ndarray[Any, Any]
@@ -31,9 +31,21 @@ class Columns:
     tiles: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ColumnError:
+    """Root mean square of what an instance is wrong by.
+
+    `relative` to that of the exact answers, and `over_signal`: over their standard deviation about each column's mean;
+    0 where the answers have none.
+    """
+
+    relative: float
+    over_signal: float
+
+
 def relative_errors(
     layer: Calibrated, columns: Columns, profile: Profile, mode: Mode, instances: Mapping[int, Sequence[float]]
-) -> dict[tuple[int, float], float]:
+) -> dict[tuple[int, float], ColumnError]:
     """Program the columns, age them, correct them, and compare with exact matter behind the same converters.
 
     A correction by least squares is fitted to three quarters of the probes and all are judged on the other quarter.
@@ -46,7 +58,7 @@ def relative_errors(
         instances: Ages in seconds by seed, ascending.
 
     Returns:
-        Root mean square of the difference over that of the exact answers, by seed and age.
+        The errors by seed and age.
     """
     exact = _answers(_host(layer, columns), TwinDriver(profile, noiseless=True, exact=True), layer, columns)
     targets = zip(_host(layer, columns).blocks, columns.levels, strict=True)
@@ -101,7 +113,7 @@ def _error(
     mode: Mode,
     units: Sequence[Array],
     exact: Array,
-) -> float:
+) -> ColumnError:
     reads = probe(driver, host.blocks, _codes(layer))
     judged = np.arange(len(layer.codes)) % 4 == 3
     if mode in ("global", "column"):
@@ -115,6 +127,7 @@ def _error(
         correction = compensate("none", host)
     got = _decoded(host, reads, correction.gain, layer.scales) + (correction.offset - host.offset)
     part = judged if judged.any() else ~judged
-    power = float(np.mean(exact[part].astype(np.float64) ** 2))
-    wrong = float(np.mean((got[part].astype(np.float64) - exact[part]) ** 2))
-    return (wrong / power) ** 0.5 if power else 0.0
+    known = exact[part].astype(np.float64)
+    wrong = float(np.mean((got[part] - known) ** 2))
+    power, signal = float(np.mean(known**2)), float(np.mean(np.var(known, axis=0)))
+    return ColumnError(*((wrong / size) ** 0.5 if size else 0.0 for size in (power, signal)))

@@ -22,7 +22,7 @@ from hyle_compiler.scoring import choices, rights, score
 from hyle_compiler.self_test_bound import golden_of
 from hyle_compiler.stream.build import Streamed
 from hyle_compiler.stream.plan import Plan, Variant
-from hyle_compiler.stream.sampled_columns import SAMPLED
+from hyle_compiler.stream.sampled_columns import SAMPLED, ColumnError
 
 __all__ = ["verify_streamed"]
 
@@ -66,11 +66,13 @@ def verify_streamed(
 class _SampledQuality:
     """Layers' quality as sampled columns give it: relative errors by layer, seed and age."""
 
-    errors: Mapping[str, Mapping[tuple[int, float], float]]
+    errors: Mapping[str, Mapping[tuple[int, float], ColumnError]]
 
     def snr_db(self, layer: str, ages_s: Sequence[float]) -> list[float | None]:
-        """Mean over instances, in decibels."""
-        return [self._decibels([e for (_, at), e in self.errors[layer].items() if at == age]) for age in ages_s]
+        """Mean over instances, in decibels, of what answers vary by about their column's mean over the error."""
+        return [
+            self._decibels([e.over_signal for (_, at), e in self.errors[layer].items() if at == age]) for age in ages_s
+        ]
 
     def sensitivity(self, layer: str) -> float | None:
         """It would take a run of the model for every layer."""

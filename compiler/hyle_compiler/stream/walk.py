@@ -20,6 +20,7 @@ from hyle_compiler.place import Spans
 from hyle_compiler.stream.clock import Clock
 from hyle_compiler.stream.layer import LayerRun, run_layer
 from hyle_compiler.stream.plan import Plan, Variant
+from hyle_compiler.stream.sampled_columns import ColumnError
 
 __all__ = ["Walk"]
 
@@ -45,7 +46,7 @@ class Walk:
     spans: dict[str, Spans]
     calibrated: dict[str, Calibrated] = field(default_factory=dict)
     probes: dict[str, tuple[Path, Path, Path]] = field(default_factory=dict)
-    errors: dict[str, dict[tuple[int, float], float]] = field(default_factory=dict)
+    errors: dict[str, dict[tuple[int, float], ColumnError]] = field(default_factory=dict)
 
     def run(self, outputs: Sequence[str]) -> dict[Variant, dict[str, Array]]:
         """Run every variant; its outputs by name."""
