@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from compiler_models import MNIST, ROOT, Compile, Opened
 from hyle_bundle import open_bundle
@@ -23,6 +24,7 @@ from hyle_compiler.samples import load_samples
 from hyle_compiler.simplify import simplify
 from hyle_compiler.stream.build import build_streamed
 from hyle_compiler.stream.plan import plan
+from hyle_compiler.value_types import type_values
 from hyle_substrates.profile import find_profile
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -175,3 +177,29 @@ def test_fifty_million_parameters_stay_within_the_promised_memory(tmp_path: Path
     largest = 4 * shape.words * shape.width
     # The promise is 1 GiB + twice the largest tensor; with half of that GiB no multiple of the model goes unseen.
     assert json.loads(run.stdout)["peak"] <= (1 << 29) + 2 * largest
+
+
+OF_ORT = """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]> g (float[N,200] x) => (float[N,5] y) {
+  a = MatMul(x, w1)  b = com.microsoft.QuickGelu(a)  c = MatMul(b, w2)  d = com.microsoft.QuickGelu(c)
+  e = Add(d, b)  y = MatMul(e, w3) }"""
+
+
+def test_values_whose_type_only_onnxruntime_knows_are_typed_without_reading_the_weights(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(OF_ORT)
+    random = np.random.default_rng(0)
+    for name, shape in (("w1", (200, 120)), ("w2", (120, 120)), ("w3", (120, 5))):
+        weights = random.standard_normal(shape).astype(np.float32) / 10
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weights, name))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    np.savez(tmp_path / "calib.npz", x=random.standard_normal((16, 200)).astype(np.float32))
+    opened = compiled(tmp_path / "m.onnx", "ideal", tmp_path / "o.hyle", stream=True)
+    body = exact_body(opened.folder, opened.manifest, find_profile("ideal")[0], fused=False)
+    x = random.standard_normal((7, 200)).astype(np.float32)
+    want = ort.InferenceSession(str(tmp_path / "m.onnx")).run(None, {"x": x})[0]
+    assert np.allclose(body.run({"x": x})["y"], want, atol=1e-4)
+    asked = tmp_path / "asked"
+    asked.mkdir()
+    model = read_model(tmp_path / "m.onnx")
+    type_values(model, asked, weightless=True)
+    assert all(value.type is not None for node in model.graph for value in node.outputs)
+    assert sum(path.stat().st_size for path in asked.iterdir()) < 10_000

@@ -27,6 +27,7 @@ from hyle_compiler.stream.prepare import copy_digital, digital_tensors, layer_sp
 from hyle_compiler.stream.sampled_columns import ColumnError
 from hyle_compiler.stream.walk import Walk
 from hyle_compiler.tensors import PROGRAMMING
+from hyle_compiler.value_types import type_values
 
 __all__ = ["Streamed", "build_streamed"]
 
@@ -71,6 +72,7 @@ def build_streamed(
     Raises:
         CallerError: The model, the samples or the target cannot be used, or the disk is too small.
     """
+    type_values(model, folder, weightless=True)
     spans = mark(model, lay_out(layers, profile))
     digital = digital_tensors(model)
     specs = [*digital, *(spec for one in spans for spec in layer_specs(one, profile))]
