@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 import msgspec
 import numpy as np
 
+from hyle_substrates.bounds import NonNegative, finite
 from hyle_substrates.draws import Float64s
 from hyle_substrates.profile import ProfileError
 from hyle_substrates.substrate import Draw
@@ -31,7 +32,7 @@ class BoxProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validity: str
     inputs: Annotated[int, msgspec.Meta(ge=1, le=2**16)]
     outputs: Annotated[int, msgspec.Meta(ge=1, le=2**16)]
-    noise_std: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
+    noise_std: NonNegative = 0.0
     physics: dict[str, Any] = {}
 
 
@@ -98,6 +99,7 @@ def load_box(name: str) -> BoxProfile:
         profile = msgspec.toml.decode(path.read_bytes(), type=BoxProfile)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path.name}: {error}.", remedy="Correct that value.") from error
+    finite(path.name, msgspec.to_builtins(profile))
     load_physics(profile.black_box).parameters(profile)
     return profile
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from hyle_errors import CallerError, did_you_mean
+from hyle_errors import did_you_mean
+
+from hyle_substrates.bounds import NonNegative, Positive, ProfileError, Rule, finite, keep
 
 __all__ = [
     "Adc",
@@ -30,13 +32,11 @@ __all__ = [
 ]
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
-Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+Ohms = Annotated[float, msgspec.Meta(gt=0.0, le=1e6)]
 Levels = Annotated[int, msgspec.Meta(ge=0, le=2**15 - 1)]
 
 
-class ProfileError(CallerError):
-    """A profile that does not exist, or whose values are wrong."""
+LEAST_PHOTONS = 1e-6
 
 
 class Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,16 +102,16 @@ class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     output_std: NonNegative = 0.0
-    weight_std: NonNegative = 0.0
+    weight_std: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0
     photons: NonNegative = 0.0
 
 
 class Wires(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Wires that are not perfect: resistance of a segment between two crosspoints, and the highest weight's device."""
 
-    word_ohm: Positive
-    bit_ohm: Positive
-    g_max_us: Positive
+    word_ohm: Ohms
+    bit_ohm: Ohms
+    g_max_us: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)]
 
 
 class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -210,8 +210,36 @@ def decode_profile(text: bytes | str, origin: str = "profile") -> Profile:
         ) from error
     from hyle_substrates.substrate import load_substrate
 
+    finite(origin, msgspec.to_builtins(profile))
+    keep(origin, *_rules(profile))
     load_substrate(profile.substrate).check(profile)
     return profile
+
+
+def _rules(profile: Profile) -> list[Rule]:
+    """What no bound of a single field can say."""
+    noise, adc, g_max = profile.noise, profile.adc, profile.physics.get("g_max_us")
+    wired = None if profile.wires is None else profile.wires.g_max_us
+    return [
+        (
+            "noise.output_std",
+            noise.output_std < adc.full_scale,
+            "is not below adc.full_scale, so that nothing but noise is read",
+            "Give both in the same unit: highest weight times highest input.",
+        ),
+        (
+            "noise.photons",
+            noise.photons == 0.0 or noise.photons >= LEAST_PHOTONS,
+            f"is below {LEAST_PHOTONS:g}, so that nothing but noise is read",
+            "Give the photons that the highest weight gives for the highest input, or leave it out.",
+        ),
+        (
+            "wires.g_max_us",
+            wired is None or g_max is None or wired == g_max,
+            f"is {wired}, physics.g_max_us {g_max}: they are the same device",
+            "Give both the highest weight's conductance.",
+        ),
+    ]
 
 
 def several_devices(profile: Profile, devices: int) -> Profile:

@@ -14,12 +14,11 @@ from typing import Annotated, Any
 import msgspec
 
 from hyle_substrates.arrays import array_namespace
-from hyle_substrates.profile import Profile, ProfileError
+from hyle_substrates.bounds import NonNegative, Positive, keep
+from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import Draw, Float64s, Matter, decode_physics
 
 __all__ = ["SUBSTRATE", "Cmo", "CmoConstants", "decay", "program_std_us", "read_std_us"]
-
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 
 
 class CmoConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,13 +29,13 @@ class CmoConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `read_us`, `t_read_s`: amplitude of the 1/f noise, and duration of a read.
     """
 
-    g_min_us: Positive
+    g_min_us: Annotated[float, msgspec.Meta(ge=1.0, le=1e6)]
     g_max_us: Positive
     program_us: tuple[float, float]
     decay_mean_us: float
-    decay_std_us: tuple[float, float]
-    read_us: Annotated[float, msgspec.Meta(ge=0.0)]
-    t_read_s: Positive
+    decay_std_us: tuple[NonNegative, NonNegative]
+    read_us: NonNegative
+    t_read_s: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 
 
 def program_std_us(g_us: Any, constants: CmoConstants) -> Any:
@@ -64,10 +63,22 @@ class Cmo:
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the constants are complete and the range is not empty."""
         constants = decode_physics(profile, CmoConstants)
-        if constants.g_min_us >= constants.g_max_us:
-            raise ProfileError(
-                f"{profile.name}: physics.g_min_us is not below g_max_us.", remedy="Correct that value in the profile."
-            )
+        ends = (constants.g_min_us, constants.g_max_us)
+        keep(
+            profile.name,
+            (
+                "physics.g_min_us",
+                constants.g_min_us < constants.g_max_us,
+                "is not below g_max_us",
+                "Give the lowest and the highest conductance.",
+            ),
+            (
+                "physics.program_us",
+                min(program_std_us(g, constants) for g in ends) >= 0.0,
+                "is negative at an end of the range",
+                "Give a spread of 0 or more.",
+            ),
+        )
 
     def program(self, profile: Profile, targets: Float64s, draw: Draw) -> Matter:
         """Write devices; the result is in µS. Arguments as in `Substrate.program`."""

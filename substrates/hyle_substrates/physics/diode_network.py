@@ -20,6 +20,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from hyle_substrates.bounds import Positive, keep
 from hyle_substrates.box_profile import BoxProfile, constants_of
 from hyle_substrates.draws import Float64s
 from hyle_substrates.driver import DeviceError
@@ -27,7 +28,6 @@ from hyle_substrates.substrate import Draw
 
 __all__ = ["BLACK_BOX", "DiodeConstants", "DiodeNetwork", "conductances"]
 
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 STEPS = 200
 TOLERANCE_V = 1e-10
 
@@ -81,6 +81,9 @@ class DiodeNetwork:
     def parameters(self, profile: BoxProfile) -> int:
         """One for each resistor."""
         c = constants_of(profile, DiodeConstants)
+        in_order = c.g_min_us < c.g_max_us
+        remedy = "Give the lowest and the highest conductance."
+        keep(profile.name, ("physics.g_min_us", in_order, "is not below g_max_us", remedy))
         return c.hidden * (2 * (profile.inputs + 1) + profile.outputs)
 
     def made(self, profile: BoxProfile, draw: Draw) -> dict[str, Float64s]:

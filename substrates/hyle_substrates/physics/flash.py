@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 
 from hyle_substrates.arrays import array_namespace
-from hyle_substrates.profile import Profile, ProfileError
+from hyle_substrates.bounds import NonNegative, Positive, keep
+from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import Draw, Float64s, Matter, decode_physics
 
 __all__ = ["SUBSTRATE", "Flash", "FlashConstants", "Retention", "retained", "saturating"]
@@ -27,9 +28,9 @@ class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     A(1 - exp(-I/B)), both in nA.
     """
 
-    age_s: Annotated[float, msgspec.Meta(ge=0.0)]
+    age_s: NonNegative
     mean_na: Annotated[tuple[float, ...], msgspec.Meta(min_length=1)]
-    std_na: tuple[float, float]
+    std_na: tuple[NonNegative, Positive]
 
 
 class FlashConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,7 +38,7 @@ class FlashConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     i_max_na: Annotated[float, msgspec.Meta(gt=0.0, le=1800.0)]
     retention: Annotated[tuple[Retention, ...], msgspec.Meta(min_length=1)]
-    read_na: tuple[float, float]
+    read_na: tuple[NonNegative, Positive]
 
 
 def saturating(current_na: Any, a: float, b: float) -> Any:
@@ -76,10 +77,8 @@ class Flash:
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the constants are complete, in range and in the order of time."""
         ages = [entry.age_s for entry in decode_physics(profile, FlashConstants).retention]
-        if ages != sorted(set(ages)):
-            raise ProfileError(
-                f"{profile.name}: physics.retention is not in the order of time.", remedy="Sort it by age_s."
-            )
+        in_order = ages == sorted(set(ages))
+        keep(profile.name, ("physics.retention", in_order, "is not in the order of time", "Sort it by age_s."))
 
     def program(self, profile: Profile, targets: Float64s, draw: Draw) -> Matter:
         """Write pairs; arguments as in `Substrate.program`."""

@@ -16,13 +16,12 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from hyle_substrates.profile import Profile, ProfileError
+from hyle_substrates.bounds import NonNegative, Positive, keep
+from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import Draw, Float64s, Matter, decode_physics
 
 __all__ = ["SUBSTRATE", "Mrr", "MrrConstants", "bank_weights", "lorentzian", "thermal_matrix", "tune"]
 
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0.0)]
 ROUNDS = 60
 
 
@@ -41,7 +40,7 @@ class MrrConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     thermal_pm_k: Positive
     residual_k: NonNegative
     thermal_crosstalk: Annotated[float, msgspec.Meta(ge=0.0, le=0.3)]
-    weight_bits: Positive
+    weight_bits: Annotated[float, msgspec.Meta(ge=1.0, le=24.0)]
     top: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
 
 
@@ -105,10 +104,8 @@ class Mrr:
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the constants are in range and channels do not touch."""
         constants = decode_physics(profile, MrrConstants)
-        if constants.spacing_pm < constants.linewidth_pm:
-            raise ProfileError(
-                f"{profile.name}: physics.spacing_pm is below linewidth_pm.", remedy="Give channels more room."
-            )
+        apart = constants.spacing_pm >= constants.linewidth_pm
+        keep(profile.name, ("physics.spacing_pm", apart, "is below linewidth_pm", "Give channels more room."))
 
     def program(self, profile: Profile, targets: Float64s, draw: Draw) -> Matter:
         """Tune all rings; arguments as in `Substrate.program`."""

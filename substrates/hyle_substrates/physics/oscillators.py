@@ -19,13 +19,14 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from hyle_substrates.bounds import NonNegative, Positive, keep
 from hyle_substrates.box_profile import BoxProfile, constants_of, demand_size
 from hyle_substrates.draws import Float64s
 from hyle_substrates.substrate import Draw
 
 __all__ = ["BLACK_BOX", "OscillatorConstants", "Oscillators", "couplings", "evolve"]
 
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+MOST_STEPS = 1_000_000
 Bits = Annotated[int, msgspec.Meta(ge=0, le=24)]
 
 
@@ -34,7 +35,7 @@ class OscillatorConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
     duration: Positive
     step: Positive
-    binding: Annotated[float, msgspec.Meta(ge=0.0)]
+    binding: NonNegative
     coupling_bits: Bits = 0
     phase_bits: Bits = 0
 
@@ -81,7 +82,17 @@ class Oscillators:
 
     def parameters(self, profile: BoxProfile) -> int:
         """One coupling for each pair."""
-        constants_of(profile, OscillatorConstants)
+        c = constants_of(profile, OscillatorConstants)
+        keep(
+            profile.name,
+            ("physics.step", c.step <= c.duration, "is above duration", "Give a step that fits into the run."),
+            (
+                "physics.step",
+                c.duration <= MOST_STEPS * c.step,
+                f"is below one part in {MOST_STEPS:,} of duration",
+                "Give a longer step or a shorter run.",
+            ),
+        )
         demand_size(profile, "outputs", profile.inputs)
         return profile.inputs * (profile.inputs - 1) // 2
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from hyle_substrates.arrays import array_namespace
+from hyle_substrates.bounds import NonNegative, Positive, Rule, keep, polynomial_rules
 from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import Draw, Float64s, Matter, decode_physics
 
@@ -29,7 +30,6 @@ __all__ = [
     "read_amplitude",
 ]
 
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
 SMALLEST = 1e-7
 
 
@@ -38,10 +38,25 @@ class LogThenPolynomial(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
     slope: float
     intercept: float
-    low: float
-    high: float
-    threshold: float = math.inf
+    low: NonNegative
+    high: NonNegative
+    threshold: Positive = math.inf
     polynomial: tuple[float, ...] = ()
+
+    def rules(self, field: str) -> list[Rule]:
+        """What its constants, those of the field `field`, must be to each other."""
+        split = math.isfinite(self.threshold)
+        return [
+            (f"{field}.low", self.low <= self.high, "is above high", "Give the range from low to high."),
+            (
+                f"{field}.polynomial",
+                split == bool(self.polynomial),
+                "is missing above the threshold" if split else "has no threshold from which on it counts",
+                "Give both threshold and polynomial, or neither.",
+            ),
+            (f"{field}.threshold", not split or self.threshold <= 1.0, "is above 1", "Give a share of g_max_us."),
+            *([polynomial_rules(f"{field}.polynomial", self.polynomial, self.threshold)] if self.polynomial else []),
+        ]
 
 
 class PowerLaw(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="power", tag_field="law"):
@@ -51,6 +66,10 @@ class PowerLaw(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="pow
     exponent: Positive
     cap: Positive
     floor: Positive = 1e-3
+
+    def rules(self, field: str) -> list[Rule]:
+        """None but its bounds."""
+        return []
 
 
 class PcmConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,7 +150,19 @@ class Pcm:
 
     def check(self, profile: Profile) -> None:
         """Raise ProfileError unless the profile's constants are complete and in range."""
-        decode_physics(profile, PcmConstants)
+        constants = decode_physics(profile, PcmConstants)
+        laws = ("drift_mean", "drift_std", "read")
+        keep(
+            profile.name,
+            (
+                "physics.t_read_s",
+                constants.t_read_s <= constants.t0_s,
+                "is above t0_s, the age at which a device is first read",
+                "Give a read that is over by then.",
+            ),
+            polynomial_rules("physics.program_us", constants.program_us),
+            *(rule for law in laws for rule in getattr(constants, law).rules(f"physics.{law}")),
+        )
 
     def program(self, profile: Profile, targets: Float64s, draw: Draw) -> Matter:
         """Write pairs; arguments as in `Substrate.program`.

@@ -20,9 +20,9 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from hyle_substrates.bounds import keep
 from hyle_substrates.box_profile import BoxProfile, constants_of, spread
 from hyle_substrates.draws import Float64s
-from hyle_substrates.profile import ProfileError
 from hyle_substrates.substrate import Draw
 
 __all__ = ["BLACK_BOX", "DelayReservoir", "DelayReservoirConstants"]
@@ -45,8 +45,11 @@ class DelayReservoir:
     def parameters(self, profile: BoxProfile) -> int:
         """Feedback gain, input gain and bias."""
         c = constants_of(profile, DelayReservoirConstants)
-        if any(low > high for low, high in (c.alpha, c.beta, c.phi_rad)):
-            raise ProfileError(f"{profile.name}: a range is empty.", remedy="Write [low, high].")
+        spans = {"alpha": c.alpha, "beta": c.beta, "phi_rad": c.phi_rad}
+        rules = [
+            (f"physics.{n}", low <= high, "is an empty range", "Write [low, high].") for n, (low, high) in spans.items()
+        ]
+        keep(profile.name, *rules)
         return 3
 
     def made(self, profile: BoxProfile, draw: Draw) -> dict[str, Float64s]:

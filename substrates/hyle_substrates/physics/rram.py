@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 
 from hyle_substrates.arrays import array_namespace
-from hyle_substrates.profile import Profile, ProfileError
+from hyle_substrates.bounds import Positive, keep
+from hyle_substrates.profile import Profile
 from hyle_substrates.substrate import Draw, Float64s, Matter, decode_physics
 
 __all__ = ["SUBSTRATE", "Relaxation", "Rram", "RramConstants", "relaxed_std"]
 
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+
+MOST_SPREADS = 1e3
 
 
 class Relaxation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,10 +73,17 @@ class Rram:
         """Raise ProfileError unless the constants are complete, in range and in the order of time."""
         constants = decode_physics(profile, RramConstants)
         ages = [entry.age_s for entry in constants.relaxation]
-        if ages != sorted(set(ages)):
-            raise ProfileError(
-                f"{profile.name}: physics.relaxation is not in the order of time.", remedy="Sort it by age_s."
-            )
+        sizes = [max(map(abs, entry.std_us)) / constants.g_max_us for entry in constants.relaxation]
+        keep(
+            profile.name,
+            ("physics.relaxation", ages == sorted(set(ages)), "is not in the order of time", "Sort it by age_s."),
+            (
+                "physics.relaxation.std_us",
+                max(sizes) <= MOST_SPREADS,
+                "is many times g_max_us",
+                "Give both in microsiemens.",
+            ),
+        )
 
     def program(self, profile: Profile, targets: Float64s, draw: Draw) -> Matter:
         """Write pairs; a device keeps its deviate while its spread grows. Arguments as in `Substrate.program`."""

@@ -26,7 +26,7 @@ class SlmConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the illumination, static. `drift_std_per_day`: relative change of that in a day, its square growing with time.
     """
 
-    contrast: Annotated[float, msgspec.Meta(gt=1.0)]
+    contrast: Annotated[float, msgspec.Meta(gt=1.0, le=1e12)]
     pixel_std: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
     drift_std_per_day: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
