@@ -2,13 +2,14 @@
 
 Sources: Shen et al. 2017, Nat. Photon. 11, 441 (singular value decomposition on two meshes); those of `mesh`. Faults:
 phases are set in steps, miss them, drift, and heat their neighbours; splitters are not 50:50; interferometers lose
-light. Self-configuration measures splitters and crosstalk and corrects them by the phases in reach. Validity: one
-wavelength, coherent detection of the real part, a sub-mesh of as many ports as the tile needs, losses that all paths
-share.
+light. Self-configuration measures splitters and crosstalk and corrects them by the phases in reach, for which heaters
+go beyond a turn where they must. Validity: one wavelength, coherent detection of the real part, a sub-mesh of as many
+ports as the tile needs, losses that all paths share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -69,7 +70,7 @@ def _neighbours(kind: str, ports: int) -> tuple[np.ndarray[Any, Any], np.ndarray
 
 
 def heated(theta: Float64s, phi: Float64s, kind: str, ports: int, crosstalk: float) -> tuple[Float64s, Float64s]:
-    """Phases that heaters set to `theta` and `phi` (radians, 0 to a turn) give, their neighbours' heat included."""
+    """Phases that heaters set to `theta` and `phi` (radians, from 0) give, their neighbours' heat included."""
     first, second = _neighbours(kind, ports)
 
     def beside(own: Float64s, other: Float64s) -> Float64s:
@@ -88,6 +89,21 @@ def quantised(phase: Float64s, bits: int) -> Float64s:
     return out
 
 
+def _making_up(wanted: Float64s, warmed: Callable[[Float64s], Float64s]) -> Float64s:
+    """Settings that heat phases to what is wanted (radians, 0 to a turn) or a turn or two more.
+
+    No heater cools: one that its neighbours warm beyond the wanted phase goes on to the same phase of the next turn.
+    """
+    asked, aim = wanted, wanted
+    while True:
+        for _ in range(ROUNDS):
+            asked = asked + aim - warmed(asked)
+        cold = asked < 0.0
+        if not cold.any():
+            return asked
+        asked, aim = np.where(cold, asked + TURN, asked), np.where(cold, aim + TURN, aim)
+
+
 def settings(wanted: Mesh, constants: MziConstants, faults: Faults) -> Mesh:
     """What the heaters are set to: corrected where the chip configures itself, and in steps."""
     ports, bits = len(wanted.screen), constants.phase_bits
@@ -96,12 +112,14 @@ def settings(wanted: Mesh, constants: MziConstants, faults: Faults) -> Mesh:
             wanted.mode, quantised(wanted.theta, bits), quantised(wanted.phi, bits), quantised(wanted.screen, bits)
         )
     reach = configure(wanted, faults)
-    theta, phi = np.mod(reach.theta, TURN), np.mod(reach.phi, TURN)
-    for _ in range(ROUNDS):
-        warm = heated(theta, phi, constants.mesh, ports, constants.crosstalk)
-        theta = np.mod(theta + reach.theta - warm[0], TURN)
-        phi = np.mod(phi + reach.phi - warm[1], TURN)
-    return Mesh(wanted.mode, quantised(theta, bits), quantised(phi, bits), quantised(reach.screen, bits))
+    count, step = len(wanted.mode), TURN / 2.0**bits
+
+    def warmed(asked: Float64s) -> Float64s:
+        return np.concatenate(heated(asked[:count], asked[count:], constants.mesh, ports, constants.crosstalk))
+
+    asked = _making_up(np.mod(np.concatenate([reach.theta, reach.phi]), TURN), warmed)
+    theta, phi = np.split(np.round(asked / step) * step, 2)
+    return Mesh(wanted.mode, theta, phi, quantised(reach.screen, bits))
 
 
 class Mzi:
