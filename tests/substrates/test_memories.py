@@ -92,6 +92,25 @@ def test_cmo_devices_spread_by_all_three_causes() -> None:
     assert found.mean() == pytest.approx(mean, abs=5 * expected / N**0.5)
 
 
+def test_cmo_devices_end_at_the_range_once_all_causes_are_in() -> None:
+    """A target of -1 after a day: the mean of a normal distribution, everything below 9 µS counted as that.
+
+    The range ends what is read, as in the source, not the decay and the noise one by one: that would add a tenth of
+    the spread. Read noise hardly changes over the spread: log10 of 9 ± 1 µS by 5 %, of a fifth of the variance.
+    """
+    constants = decode_physics(load_profile("rram-cmo"), CmoConstants)
+    mean, std = decay(DAY, constants)
+    wrote, read = float(program_std_us(9.0, constants)), float(read_std_us(np.array(9.0), DAY, constants))
+    spread = math.sqrt(wrote**2 + std**2 + read**2)
+    z = mean / spread
+    above = 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
+    expected = mean * above + spread * math.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi)
+    found = (devices("rram-cmo", -1.0, DAY) + 1.0) * (88.19 - 9.0) / 2
+    assert found.min() == 0.0
+    # A censored variable spreads less than the whole: five standard errors of that.
+    assert found.mean() == pytest.approx(expected, abs=5 * spread / N**0.5)
+
+
 @pytest.mark.parametrize(
     ("days", "a", "b"), [(0, 19.88665, 176.3115), (1, 25.59102, 186.85544), (5, 34.57909, 207.34309)]
 )

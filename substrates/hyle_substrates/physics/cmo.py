@@ -50,7 +50,7 @@ def decay(age_s: float, constants: CmoConstants) -> tuple[float, float]:
 
 
 def read_std_us(g_us: Any, age_s: float, constants: CmoConstants) -> Any:
-    """Standard deviation of the 1/f noise in µS that a read sees at conductances `g_us` (> 1 µS)."""
+    """Standard deviation of the 1/f noise in µS that a read sees at conductances `g_us` (1 µS or more)."""
     spread = math.sqrt(math.log((max(age_s, 1.0) + constants.t_read_s) / (2.0 * constants.t_read_s)))
     return constants.read_us * spread * array_namespace(g_us).log10(g_us)
 
@@ -96,8 +96,8 @@ class Cmo:
         xp = array_namespace(matter["reached"])
         middle, half = _range(constants)
         mean, std = decay(age_s, constants) if age_s > 0.0 else (0.0, 0.0)
-        decayed = xp.clip(matter["reached"] + mean + std * matter["decay"], constants.g_min_us, constants.g_max_us)
-        noise = read_std_us(decayed, age_s, constants) * draw("read", decayed.shape)
+        decayed = matter["reached"] + mean + std * matter["decay"]
+        noise = read_std_us(xp.clip(decayed, 1.0, None), age_s, constants) * draw("read", decayed.shape)
         out: Float64s = (xp.clip(decayed + noise, constants.g_min_us, constants.g_max_us) - middle) / half
         return out
 
