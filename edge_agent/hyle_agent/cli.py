@@ -23,12 +23,22 @@ from hyle_agent.drivers import find_device
 from hyle_agent.errors import ConfigError
 from hyle_agent.program import Load
 
-__all__ = ["announce", "serve"]
+__all__ = ["OneLine", "announce", "serve"]
 
 _LOG = logging.getLogger(__name__)
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _OPENING_S = 2.0
 _FIRST_RELEASE = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
+
+
+class OneLine(logging.Formatter):
+    """Keeps a message on its line, whatever names it tells of, so that nobody can write an entry of their own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Escape what is not printable; a trace alone has lines."""
+        kept = "\n" if record.exc_info else ""
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c == kept else c.encode("unicode_escape").decode() for c in text)
 
 
 def serve(
@@ -49,7 +59,9 @@ def serve(
     Raises:
         HyleError: The agent cannot start.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     _leave_no_core()
     _mind_the_clock(config)
     asyncio.run(_run(lambda: Agent(config, load=load or _load(), connect=connect or _device(config)), ready))

@@ -203,7 +203,9 @@ class Controller:
         loaded = model.loaded.get(model.state.active)
         if loaded is None:
             why = model.reason or "no slot is active"
-            raise NotReadyError(f"Model {name!r} is not loaded: {why}.", remedy="Activate or load it first.")
+            raise NotReadyError(
+                f"Model {name!r} is not loaded: {why.rstrip('.')}.", remedy="Activate or load it first."
+            )
         try:
             return self.care.examine(model, loaded)
         finally:

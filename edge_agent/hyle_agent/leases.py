@@ -57,7 +57,7 @@ class Leases:
             raise LeaseHeldError(f"Not now: {self.current.words}.", remedy="Wait for its end, or ask its holder.")
         now = time.monotonic()
         ends = now + self.config.longest_s
-        lease = Lease(uuid.uuid4().hex, holder[:128] or "somebody", purpose[:256], ends, ends)
+        lease = Lease(uuid.uuid4().hex, _plain(holder[:128]) or "somebody", _plain(purpose[:256]), ends, ends)
         self.current = lease
         try:
             await self._operator.run(lambda _: self._tenancy.clear(lease, tiles))
@@ -179,3 +179,8 @@ class Leases:
                 await self._operator.run(lambda _, lease=lease: self._tenancy.restore(lease))  # type: ignore[misc]
             if not lease.replaced:
                 self._owed.remove(lease)
+
+
+def _plain(words: str) -> str:
+    """What a stranger calls itself, without what would end a line of the log or move somebody's cursor."""
+    return "".join(letter if letter.isprintable() else " " for letter in words).strip()

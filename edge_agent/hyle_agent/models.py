@@ -21,6 +21,8 @@ from hyle_agent.tiles import Span
 
 __all__ = ["Loaded", "Model", "Models", "Tested", "snapshot_model"]
 
+_NAMED = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Tested:
@@ -137,10 +139,14 @@ class Models:
         """
         model = self._models.get(name)
         if model is None:
-            known = ", ".join(sorted(self._models)) or "none"
-            message = f"Model {name[:128]!r} is not installed here; installed: {known}."
+            message = f"Model {name[:128]!r} is not installed here; installed: {self._names()}."
             raise NotFoundError(message, remedy="Ask for one of these.")
         return model
+
+    def _names(self) -> str:
+        """What is installed, for an error: not so many that no client takes the message."""
+        names, more = sorted(self._models)[:_NAMED], len(self._models) - _NAMED
+        return ", ".join(names) + (f" and {more} more" if more > 0 else "") or "none"
 
     def find(self, name: str) -> Model:
         """Return one model, or a new one without slots that is not among the models yet."""
@@ -173,7 +179,7 @@ class Models:
                 raise held
             away = "" if self.attached else "the device does not answer"
             why = "the agent is stopping" if self.stopping else away or model.reason or "no slot is active"
-            message = f"Model {name!r} cannot answer now: {why}."
+            message = f"Model {name!r} cannot answer now: {why.rstrip('.')}."
             raise NotReadyError(message, remedy="Activate a slot, or see `hyle status`.")
         if version not in {"", loaded.manifest.version}:
             message = f"Model {name!r} has no version {version[:64]!r}; version {loaded.manifest.version!r} serves."

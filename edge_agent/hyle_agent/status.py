@@ -17,6 +17,7 @@ __all__ = ["REMEDY_KEY", "Refusal", "refusal_of"]
 
 REMEDY_KEY = "hyle-remedy-bin"
 RETRY_AFTER_S = 0.05
+_LONGEST = 1000
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def refusal_of(error: BaseException) -> Refusal:
     """
     for kind, code in _TABLE:
         if isinstance(error, kind):
-            return Refusal(code, error.message, _trailers(error, code))
+            return Refusal(code, _short(error.message), _trailers(error, code))
     incident = uuid.uuid4().hex[:12]
     _LOG.error("incident %s: %s", incident, _trace(error))
     message = f"The agent failed; its log says why under incident {incident}."
@@ -63,7 +64,7 @@ def refusal_of(error: BaseException) -> Refusal:
 
 
 def _trailers(error: HyleError, code: grpc.StatusCode) -> tuple[tuple[str, bytes], ...]:
-    remedy = (REMEDY_KEY, error.remedy.encode())
+    remedy = (REMEDY_KEY, _short(error.remedy).encode())
     if isinstance(error, errors.MaintenanceError):
         after_s = error.retry_after_s
     elif isinstance(error, errors.OverloadError):
@@ -75,8 +76,14 @@ def _trailers(error: HyleError, code: grpc.StatusCode) -> tuple[tuple[str, bytes
         type_url="type.googleapis.com/google.rpc.RetryInfo",
         value=failure_pb2.RetryInfo(retry_delay=delay).SerializeToString(),
     )
-    status = failure_pb2.FailureStatus(code=code.value[0], message=error.message, details=[detail])
+    status = failure_pb2.FailureStatus(code=code.value[0], message=_short(error.message), details=[detail])
     return (remedy, ("grpc-status-details-bin", status.SerializeToString()))
+
+
+def _short(text: str) -> str:
+    """Cut a sentence to what fits among a call's trailers: clients take 8 KiB of them, where a byte may need three."""
+    data = text.encode(errors="replace")
+    return text if len(data) <= _LONGEST else data[:_LONGEST].decode(errors="ignore") + " …"
 
 
 def _trace(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,13 @@ import grpc
 import numpy as np
 import pytest
 from agent_fakes import ROWS, Operator, Running, make_bundle
+from hyle_agent.cli import OneLine
+from hyle_agent.models import Model
+from hyle_agent.slots import ModelState
+from hyle_protos.control import control_pb2, control_pb2_grpc
 from hyle_protos.inference import inference_pb2 as pb
 from hyle_protos.inference import inference_pb2_grpc
+from hyle_protos.maintenance import maintenance_pb2, maintenance_pb2_grpc
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 Request = pb.ModelInferRequest
@@ -198,3 +204,85 @@ def test_the_text_of_an_unexpected_exception_stays_in_the_process(
     assert incident in caplog.text
     assert "ZeroDivisionError" in caplog.text
     assert "secret" not in caplog.text + "".join(capfd.readouterr())
+
+
+NAMES = [
+    "",
+    "..",
+    ".",
+    "../../etc/passwd",
+    "/",
+    "small/1",
+    "small\n2026-01-01 00:00:00 ERROR hyle_agent: forged",
+    "small\r",
+    "\0",
+    "\x1b[2J",
+    "\u2028\u202e",
+    "x" * 100_000,
+    "\N{GRINNING FACE}" * 1000,
+]
+
+
+def calls(channel: grpc.Channel, name: str) -> dict[str, Callable[[], object]]:
+    stub, operator = inference_pb2_grpc.GRPCInferenceServiceStub(channel), control_pb2_grpc.ControlStub(channel)
+    return {
+        "infer": lambda: stub.ModelInfer(changed(lambda r: setattr(r, "model_name", name)), timeout=10),
+        "ready": lambda: stub.ModelReady(pb.ModelReadyRequest(name=name), timeout=10),
+        "metadata": lambda: stub.ModelMetadata(pb.ModelMetadataRequest(name=name), timeout=10),
+        "config": lambda: stub.ModelConfig(pb.ModelConfigRequest(name=name), timeout=10),
+        "load": lambda: stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name=name), timeout=10),
+        "unload": lambda: stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name=name), timeout=10),
+        "activate": lambda: operator.Activate(control_pb2.ActivateRequest(model=name, digest=name), timeout=10),
+        "rollback": lambda: operator.Rollback(control_pb2.RollbackRequest(model=name), timeout=10),
+        "self-test": lambda: operator.SelfTest(control_pb2.SelfTestRequest(model=name), timeout=10),
+        "remove": lambda: operator.Remove(control_pb2.RemoveRequest(model=name), timeout=10),
+    }
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_a_name_that_no_model_can_have_is_not_found_and_writes_no_line_of_its_own(
+    stub: object, channel: grpc.Channel, agent: Running, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    for what, call in calls(channel, name).items():
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+        assert caught.value.code() is NOT_FOUND, what
+        assert caught.value.details().isprintable(), what
+        assert caught.value.details().endswith("is not installed here; installed: small."), what
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+    assert [model.name for model in agent.agent._models.all()] == ["small"]
+
+
+def test_an_unknown_name_among_many_is_told_within_what_a_client_takes(stub: object, agent: Running) -> None:
+    models = agent.agent._models
+    for number in range(200):
+        models.put(Model(f"{number:03d}" + "m" * 125, ModelState()))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(TABLE["unknown model"][0], timeout=10)
+    assert caught.value.code() is NOT_FOUND
+    assert "'nobody'" in caught.value.details()
+
+
+def test_a_reason_that_is_a_sentence_ends_once(stub: object, agent: Running) -> None:
+    model = agent.agent._models.get("small")
+    model.serving, model.reason = None, "could not be loaded: The device is gone."
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(valid(), timeout=10)
+    assert caught.value.details() == "Model 'small' cannot answer now: could not be loaded: The device is gone."
+
+
+def test_a_holder_of_the_device_writes_no_line_of_its_own(
+    channel: grpc.Channel, agent: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    lender = maintenance_pb2_grpc.MaintenanceStub(channel)
+    with caplog.at_level(logging.INFO):
+        lender.Open(maintenance_pb2.OpenRequest(holder="me\nERROR forged\x1b[2J", purpose="\r\n"), timeout=10)
+    assert any("to me ERROR forged [2J" in record.getMessage() for record in caplog.records)
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+    said = control_pb2_grpc.ControlStub(channel).Status(control_pb2.StatusRequest(), timeout=10).maintenance
+    assert said.startswith("the device is lent to me ERROR forged [2J until")
+
+
+def test_a_message_stays_on_its_line_of_the_log() -> None:
+    record = logging.LogRecord("n", logging.INFO, "", 0, "lent to %s", ("me\nERROR forged\x1b[2J",), None)
+    assert OneLine("%(message)s").format(record) == "lent to me\\nERROR forged\\x1b[2J"
