@@ -106,7 +106,7 @@ class Answers:
 
 
 def _head(loaded: Loaded, heads: AnswerHeads, key: tuple[Head, ...]) -> bytes:
-    second = int(time.time())
+    second = int(time.monotonic())
     if second != heads.second or len(heads.encoded) > _MOST:
         heads.second, heads.encoded = second, {}
     found = heads.encoded.get(key)
@@ -120,7 +120,7 @@ def _encode_head(loaded: Loaded, second: int, key: tuple[Head, ...]) -> bytes:
     head.parameters["substrate"].string_param = loaded.substrate
     head.parameters["digest"].string_param = loaded.digest
     head.parameters["calibration"].string_param = loaded.calibration
-    head.parameters["calibration_age_s"].int64_param = max(0, second - int(loaded.calibrated_at))
+    head.parameters["calibration_age_s"].int64_param = second - int(loaded.calibrated_s)
     for name, datatype, shape in key:
         head.outputs.add(name=name, datatype=datatype, shape=shape)
     return head.SerializeToString(deterministic=True)

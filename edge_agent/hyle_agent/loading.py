@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +221,7 @@ class SlotLoader:
             if self.stopping:
                 remedy = "Nothing is to be done: the compensation that serves stays."
                 raise NotReadyError("The agent is stopping; a calibration was left.", remedy=remedy)
-        loaded.calibrated_at = time.time()
+        loaded.note_calibration()
 
     def _proven(self, loaded: Loaded) -> Tested:
         try:

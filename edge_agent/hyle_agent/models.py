@@ -41,7 +41,8 @@ class Loaded:
 
     `substrate` says what answers: `hardware`, `twin` or `digital`. `folder` holds the slot's files. `on_device` says
     whether it needs the device to answer, `aside` that it never waits for the device thread either. `closed` is written
-    on the device thread only. `calibrated_at` is when its compensation was measured, seconds since the epoch; `plan`
+    on the device thread only. `calibrated_at` is when its compensation was measured, seconds since the epoch, and
+    `calibrated_s` the same by `time.monotonic()`, for its age: the clock of a device may be set at any time. `plan` is
     what serving made of its manifest, `notice` what people should know of it.
     """
 
@@ -55,6 +56,7 @@ class Loaded:
     aside: bool = False
     closed: bool = False
     calibrated_at: float = field(default_factory=time.time)
+    calibrated_s: float = field(default_factory=time.monotonic)
     plan: Any = None
     notice: str = ""
 
@@ -62,6 +64,10 @@ class Loaded:
     def calibration(self) -> str:
         """Id of the compensation that answers: the bundle's digest and when it was measured."""
         return f"{self.digest[:12]}-{int(self.calibrated_at)}"
+
+    def note_calibration(self) -> None:
+        """Say that its compensation was measured now."""
+        self.calibrated_at, self.calibrated_s = time.time(), time.monotonic()
 
 
 @dataclass(slots=True)
@@ -216,7 +222,7 @@ def snapshot_model(model: Model, events: Events, *, answers: bool) -> ModelSnaps
         installed_slots=tuple(sorted(model.state.slots)),
         substrate=serving.substrate if serving else "",
         calibration=serving.calibration if serving else "",
-        calibration_age_s=max(0.0, time.time() - serving.calibrated_at) if serving else math.nan,
+        calibration_age_s=time.monotonic() - serving.calibrated_s if serving else math.nan,
         fault=model.fault,
         on_trial=model.state.trial is not None,
         drift_score=drift.score if drift else math.nan,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -13,7 +15,10 @@ from agent_fakes import COLS, ROWS, Operator, Running, make_bundle, weights
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from hyle_agent import answers, models
 from hyle_protos.control import control_pb2 as pb
+from hyle_protos.inference import inference_pb2_grpc
+from test_agent_control import request
 from tritonclient.utils import InferenceServerException
 
 
@@ -157,3 +162,15 @@ def test_health_and_reflection_are_the_official_ones(
     assert "ModelInfer" in pool.FindServiceByName("inference.GRPCInferenceService").methods_by_name
     assert "Install" in pool.FindServiceByName("hyle.control.v1.Control").methods_by_name
     assert "Check" in pool.FindServiceByName("grpc.health.v1.Health").methods_by_name
+
+
+@pytest.mark.parametrize("shift_s", [315_360_000, -1_795_000_000])
+def test_the_age_of_a_calibration_is_no_matter_of_the_clock(
+    deployed: object, channel: grpc.Channel, operator: Operator, monkeypatch: pytest.MonkeyPatch, shift_s: int
+) -> None:
+    clock = SimpleNamespace(time=lambda: time.time() + shift_s, monotonic=lambda: time.monotonic() + 1000.0)
+    monkeypatch.setattr(answers, "time", clock)
+    monkeypatch.setattr(models, "time", clock)
+    answer = inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request(), timeout=20)
+    assert 1000 <= answer.parameters["calibration_age_s"].int64_param < 1100
+    assert 1000.0 <= operator.model().calibration_age_s < 1100.0
