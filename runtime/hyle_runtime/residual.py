@@ -16,7 +16,7 @@ CODE_BYTES = 2
 
 
 def held(answers: Mapping[str, Array]) -> list[str]:
-    """Names of the answers that a residual is taken of.
+    """Names of the answers, arrays of any shape, that a residual is taken of.
 
     A class or an index is no quantity: class 7 is not further from class 0 than class 1 is. Where some answers are
     floats, only these count; else integers of 8 and 16 bits, which are quantised floats; else labels. Words never do.
@@ -27,7 +27,7 @@ def held(answers: Mapping[str, Array]) -> list[str]:
 
 
 def are_labels(answers: Iterable[Array]) -> bool:
-    """Whether answers that are held are labels, of which a residual is the share that disagrees."""
+    """Whether arrays of answers that are held are labels, of which a residual is the share that disagrees."""
     return not any(_is_float(array.dtype) or _is_code(array.dtype) for array in answers)
 
 

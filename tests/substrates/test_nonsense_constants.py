@@ -87,7 +87,7 @@ def test_every_number_that_is_none_or_has_the_wrong_sign_is_refused_by_name(
         ("rram-cmo", "[0.0112185391", "[-5.0", "physics.program_us is negative"),
         ("rram-neurram", "g_max_us = 40.0", "g_max_us = 1e-9", "physics.relaxation.std_us is many times g_max_us"),
         ("flash-sonos", "[12.58037, 215.36557]", "[12.58037, 0.0]", "physics.read_na[1]: Expected `float` > 0"),
-        ("mrr-16", "weight_bits = ", "weight_bits = 9", "physics.weight_bits: Expected `float` <= 24"),
+        ("mrr-16", "weight_bits = ", "weight_bits = 9", "physics.weight_bits: Expected `float` <= 64"),
         ("pcm-generic", "output_std = 0.06", "output_std = 12.0", "noise.output_std is not below adc.full_scale"),
         ("slm-wang2022", "photons = ", "photons = 1e-9 # ", "noise.photons is below 1e-06"),
         ("rram-neurram-wires", "g_max_us = 40.0", "g_max_us = 41.0", "wires.g_max_us is 41.0"),

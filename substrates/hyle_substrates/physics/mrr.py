@@ -40,7 +40,7 @@ class MrrConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     thermal_pm_k: Positive
     residual_k: NonNegative
     thermal_crosstalk: Annotated[float, msgspec.Meta(ge=0.0, le=0.3)]
-    weight_bits: Annotated[float, msgspec.Meta(ge=1.0, le=24.0)]
+    weight_bits: Annotated[float, msgspec.Meta(gt=0.0, le=64.0)]
     top: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
 
 
