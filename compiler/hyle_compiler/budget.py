@@ -26,7 +26,7 @@ from hyle_compiler.evaluate import AgeResult, evaluate_folder
 from hyle_compiler.partition import Digital, Partition, partition
 from hyle_compiler.replicate import replicate
 from hyle_compiler.samples import Samples
-from hyle_compiler.scoring import choices, rights
+from hyle_compiler.scoring import rights, wanted_of
 
 __all__ = [
     "Found",
@@ -238,7 +238,7 @@ class _Meter:
         answers = built.exact[built.manifest.outputs[0].name]
         some = samples.head(min(MOST_SAMPLES, len(answers)))
         answers = answers[: len(some)]
-        labels = choices(answers) if some.labels is None else some.labels
+        labels = wanted_of(answers, some.labels)
         manifest = msgspec.structs.replace(built.manifest, golden=Golden(0, 0.0, ""))
         seeds = [q.identity.seed + number for number in range(instances)]
         found = evaluate_folder(folder, manifest, q.profile, some, labels, metric="", ages_s=q.ages_s, seeds=seeds)

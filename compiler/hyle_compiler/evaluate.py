@@ -26,7 +26,7 @@ from hyle_compiler.errors import CalibrationError, ModelError
 from hyle_compiler.golden import fixed_batch
 from hyle_compiler.progress import Counted
 from hyle_compiler.samples import InputSpec, Samples, load_samples
-from hyle_compiler.scoring import choices, rights, score
+from hyle_compiler.scoring import rights, score, wanted_of
 from hyle_compiler.segments import DATATYPES
 
 __all__ = [
@@ -226,7 +226,7 @@ def evaluate_bundle(
     reference = _float_answers(float_model, samples) if float_model else None
     exact = run_batches(exact_body(folder, manifest, profile), samples, first)
     chosen = exact if reference is None else reference
-    labels = choices(chosen) if samples.labels is None else samples.labels
+    labels = wanted_of(chosen, samples.labels)
     metric = "top-1" if samples.labels is not None else "agreement"
     found = evaluate_folder(
         folder,

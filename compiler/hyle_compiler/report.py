@@ -18,6 +18,7 @@ from hyle_compiler.partition import Digital
 
 WARN_POINTS = 2.0
 WARN_SNR_DB = 6.0
+FEW_LABELS = 4
 
 __all__ = ["build_report", "write_json"]
 
@@ -32,11 +33,12 @@ def build_report(
     float_score: float,
     exact_score: float,
     evaluation: Mapping[str, Any],
+    labels: np.ndarray[Any, Any] | None = None,
 ) -> dict[str, Any]:
     """Gather what the compiler found, as one JSON document.
 
     Scores, shares and sensitivities are fractions, times seconds, energies joules, signal-to-noise ratios decibels, one
-    for each age of the calibration.
+    for each age of the calibration. `labels` (samples first) are those that the samples brought, if they did.
     """
     layers = manifest.layers
     ages = [age["age_s"] for age in evaluation["ages"]]
@@ -63,7 +65,11 @@ def build_report(
         "layers": rows,
         "floor": _floor(layers, profile),
         "digital": [{"node": d.node, "op": d.op_type, "reason": d.reason} for d in digital],
-        "warnings": [*_accuracy_warnings(float_score, evaluation), *_layer_warnings(rows, ages)],
+        "warnings": [
+            *_label_warnings(labels, float_score),
+            *_accuracy_warnings(float_score, evaluation),
+            *_layer_warnings(rows, ages),
+        ],
         "calibration": {"float": float_score, "exact": exact_score, **evaluation},
     }
 
@@ -135,6 +141,20 @@ def _floor(layers: Sequence[Layer], profile: Profile) -> dict[str, Any]:
         "reloadable": profile.array.reloadable,
         "tiles": tiles,
     }
+
+
+def _label_warnings(labels: np.ndarray[Any, Any] | None, float_score: float) -> list[dict[str, str]]:
+    """Labels that say nothing of accuracy, or that the float model itself never meets."""
+    if labels is None or len(labels) < FEW_LABELS:
+        return []
+    found = []
+    if (labels == labels.flat[0]).all():
+        message = f"All {len(labels)} labels are {labels.flat[0]}: a model that answered nothing else would be right."
+        found.append({"message": message, "remedy": "Give samples of every class, mixed."})
+    if float_score == 0.0:
+        remedy = "Check that labels count the model's outputs in its own order, from 0, and how samples are prepared."
+        found.append({"message": f"The float model itself answers none of {len(labels)} labels.", "remedy": remedy})
+    return found
 
 
 def _accuracy_warnings(float_score: float, evaluation: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -8,11 +8,12 @@ import numpy as np
 
 from hyle_compiler.errors import CalibrationError
 
-__all__ = ["choices", "class_axis", "rights", "score"]
+__all__ = ["choices", "class_axis", "rights", "score", "wanted_of"]
 
 Array = np.ndarray[Any, Any]
 CLOSE = 0.1
 IMAGE_RANK = 4
+WORDS = "OSU"
 
 
 def choices(answers: Array) -> Array:
@@ -29,6 +30,55 @@ def choices(answers: Array) -> Array:
     if answers.dtype.kind not in "fc" or answers.ndim < 2 or answers.shape[axis] == 1:
         return answers
     return np.asarray(answers.argmax(axis=axis))
+
+
+def wanted_of(answers: Array, labels: Array | None) -> Array:
+    """What the float model's answers are held against: its own choices, or labels that its kind of answer can meet.
+
+    Args:
+        answers: The float model's, samples first.
+        labels: What the samples bring, samples first; rows that are one-hot stand for their classes.
+
+    Raises:
+        CalibrationError: No answer could ever be one of the labels.
+    """
+    if labels is None:
+        return choices(answers)
+    _check_kind(answers, labels)
+    if _one_hot(answers, labels):
+        labels = labels.argmax(axis=class_axis(answers))
+    if answers.size != labels.size:
+        _check_classes(labels, _chosen(answers, labels)[1])
+    return labels
+
+
+def _check_kind(answers: Array, labels: Array) -> None:
+    """Words for words, numbers for numbers."""
+    words = answers.dtype.kind in WORDS
+    if labels.dtype.kind not in (WORDS if words else "iufb"):
+        wants = "words" if words else "numbers"
+        raise CalibrationError(
+            f"`labels` are {labels.dtype}; the model answers with {wants}.",
+            remedy="Give the model's own words." if words else "Give the classes' indices, integers from 0.",
+        )
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise CalibrationError("`labels` hold NaN or infinite values.", remedy="Remove those samples.")
+
+
+def _one_hot(answers: Array, labels: Array) -> bool:
+    axis = class_axis(answers)
+    if answers.dtype.kind not in "fc" or answers.ndim < 2 or labels.shape != answers.shape or labels.shape[axis] == 1:
+        return False
+    return bool(np.isin(labels, (0, 1)).all() and (np.sum(labels, axis=axis) == 1).all())
+
+
+def _check_classes(labels: Array, classes: int) -> None:
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= classes or (labels.dtype.kind == "f" and (labels != np.round(labels)).any()):
+        raise CalibrationError(
+            f"`labels` run from {low} to {high}; the model tells {classes} classes apart.",
+            remedy=f"Give the classes' indices in the model's output, integers from 0 to {classes - 1}.",
+        )
 
 
 def score(answers: Array, wanted: Array) -> float:
@@ -54,15 +104,20 @@ def rights(answers: Array, wanted: Array) -> Array:
 def _hits(answers: Array, wanted: Array) -> Array:
     if answers.size == wanted.size:
         return _values(answers.reshape(-1), wanted.reshape(-1))
+    return np.asarray(_chosen(answers, wanted)[0] == _squeezed(wanted))
+
+
+def _chosen(answers: Array, wanted: Array) -> tuple[Array, int]:
+    """The classes of answers where labels ask for them, and how many classes there are."""
     squeezed = _squeezed(wanted)
     for axis in dict.fromkeys((class_axis(answers), -1, 1)):
-        if -answers.ndim <= axis < answers.ndim:
+        if answers.dtype.kind not in WORDS and -answers.ndim <= axis < answers.ndim:
             chosen = _squeezed(answers.argmax(axis=axis))
             if chosen.shape == squeezed.shape:
-                return np.asarray(chosen == squeezed)
-    if squeezed.ndim == 1 and answers.ndim > 1:
+                return chosen, answers.shape[axis]
+    if answers.dtype.kind not in WORDS and squeezed.ndim == 1 and answers.ndim > 1:
         first = answers.reshape(len(wanted), -1, answers.shape[-1])[:, 0].argmax(axis=-1)
-        return np.asarray(first == squeezed)
+        return first, answers.shape[-1]
     raise CalibrationError(
         f"`labels` of shape {wanted.shape} do not fit answers of shape {answers.shape}.",
         remedy="Give one class a sample, or one a position in the shape of the answers without their classes.",

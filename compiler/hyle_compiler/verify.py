@@ -20,7 +20,7 @@ from hyle_compiler.layer_quality import LayerQuality
 from hyle_compiler.options import Setting
 from hyle_compiler.partition import Partition
 from hyle_compiler.samples import Samples
-from hyle_compiler.scoring import choices, score
+from hyle_compiler.scoring import score, wanted_of
 from hyle_compiler.self_test_bound import golden_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def verify(
     answers = _float_answers(built, first)
     some = _some(setting, manifest, len(answers))
     wanted = answers[: len(some)]
-    labels = choices(wanted) if some.labels is None else some.labels
+    labels = wanted_of(wanted, some.labels)
     progress("verifying on the exact twin")
     perfect = exact_body(folder, manifest, profile, fused=False)
     nominal = run_batches(perfect, some, first)
@@ -90,6 +90,7 @@ def verify(
         digital=parts.digital,
         float_score=score(wanted, labels),
         exact_score=score(nominal, labels),
+        labels=None if some.labels is None else labels,
         evaluation=as_json(evaluation),
     )
     count = golden_count(manifest.inputs, len(answers), apart=some.apart)

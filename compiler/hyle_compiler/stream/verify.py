@@ -18,7 +18,7 @@ from hyle_compiler.evaluate import AgeResult, Evaluation, as_json
 from hyle_compiler.exactness import check_ideal
 from hyle_compiler.golden import GOLDEN_SAMPLES, golden_labels
 from hyle_compiler.partition import Digital
-from hyle_compiler.scoring import choices, rights, score
+from hyle_compiler.scoring import rights, score, wanted_of
 from hyle_compiler.self_test_bound import golden_of
 from hyle_compiler.stream.build import Streamed
 from hyle_compiler.stream.plan import Plan, Variant
@@ -40,7 +40,8 @@ def verify_streamed(
     first = done.manifest.outputs[0].name
     exact, nominal = done.answers[plan.variants[0]][first][: plan.verified], done.answers[plan.variants[1]][first]
     given = plan.samples.labels
-    labels, metric = (choices(exact), "agreement") if given is None else (given[: plan.verified], "top-1")
+    labels = wanted_of(exact, None if given is None else given[: plan.verified])
+    metric = "agreement" if given is None else "top-1"
     if profile.substrate == "ideal" and not profile.adc.levels:
         check_ideal(nominal, exact, tolerance)
     evaluation = _evaluation(done, plan, labels, metric)
@@ -52,6 +53,7 @@ def verify_streamed(
         digital=digital,
         float_score=score(exact, labels),
         exact_score=score(nominal, labels),
+        labels=None if given is None else labels,
         evaluation=as_json(evaluation),
     )
     report["streamed"] = {"calibrated_samples": len(plan.samples), "verified_samples": plan.verified}
