@@ -91,9 +91,10 @@ def start_session(path: Path, options: ort.SessionOptions | None = None) -> ort.
         )
     except Exception as error:
         text = (str(error).splitlines() or [""])[0][:300]
-        raise ModelError(
-            f"onnxruntime refuses the model: {text}", remedy="Check the model with onnx.checker."
-        ) from error
+        remedy = "Check the model with onnx.checker."
+        if "NOT_IMPLEMENTED" in text:
+            remedy = "onnxruntime lacks that operator for this type: export the model in float32 or float16."
+        raise ModelError(f"onnxruntime refuses the model: {text}", remedy=remedy) from error
 
 
 def run_in_batches(

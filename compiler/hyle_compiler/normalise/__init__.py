@@ -7,6 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from hyle_compiler.normalise.brain_floats import compute_brain_floats
 from hyle_compiler.normalise.convolution_groups import split_convolution_groups
 from hyle_compiler.normalise.convolution_transpose import turn_convolution_transpose
 from hyle_compiler.normalise.einsum import turn_einsum
@@ -26,6 +27,7 @@ PASSES: tuple[Callable[[ir.Model], None], ...] = (
     fold_integer_weights,
     turn_integer_operators,
     widen,
+    compute_brain_floats,
     turn_linear_models,
     turn_recurrent,
     turn_einsum,
