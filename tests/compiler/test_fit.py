@@ -61,6 +61,31 @@ def test_a_twin_predicts_its_device_and_says_how_well(box: Bent, tmp_path: Path)
         assert record.repeatability >= 0.6 * record.error.value
 
 
+class HalfDeaf(Bent):
+    """One of its readings follows nothing."""
+
+    def respond(self, parameters: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        answer = super().respond(parameters, inputs)
+        answer[:, 0] = 0.1 + 0.05 * self._rng.standard_normal(len(answer))
+        return answer
+
+
+def test_a_reading_that_is_all_noise_costs_the_others_little(tmp_path: Path) -> None:
+    """The other one is predicted about as well as where both follow.
+
+    Over seeds and sizes the errors' ratio is 1.3 ± 0.23, as repeats tell noise from signal to a third only: three
+    standard deviations. Where one average over the readings decides, the fit stops at a straight line, six times off.
+    """
+    wrong = []
+    for box in (Bent(outputs=2), HalfDeaf(outputs=2)):
+        fit_device(box, tmp_path / "twin.onnx", QUICK)
+        rng = np.random.default_rng(99)
+        parameters, inputs = rng.uniform(-1, 1, (500, 2)), rng.uniform(-1, 1, (500, 6))
+        off = (predict(tmp_path / "twin.onnx", parameters, inputs) - box.exact(parameters, inputs))[:, 1]
+        wrong.append(float(np.sqrt(np.mean(off**2))))
+    assert wrong[1] < 2.0 * wrong[0], wrong
+
+
 def test_the_same_seed_asks_the_same_and_another_one_something_else() -> None:
     info = Bent().describe()
     first, again, other = (Plan.draw(info, 100, seed) for seed in (3, 3, 4))

@@ -16,9 +16,11 @@ __all__ = ["Range", "choose"]
 MOST_PAIRS = 2000
 BANDWIDTHS = (0.5, 1.0, 2.0)
 GAIN = 0.98
-"""Share of the best error so far that a further family must stay below: the simpler one is kept in a draw."""
+"""Share of the best errors so far that a further family's must stay below: the simpler one is kept in a draw."""
 ENOUGH = 1.5
 """Squared errors this many times the device's own noise are not improved upon."""
+EXACT = 1e-12
+"""Share of a reading's variance below which an error is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +56,23 @@ def choose(
     u, v = empty.normal(train[0]), empty.normal(validation[0])
     scale = train[1].std(axis=0)
     scale[scale == 0.0] = 1.0
-    best, least, floor = empty, np.inf, float(np.mean(noise / scale**2))
-    for name, features in _families(u, train[1] / scale, seed):
+    best, least, floor = empty, np.full(len(scale), np.inf), noise / scale**2 + EXACT
+    told = np.sqrt(np.clip(1.0 - noise / scale**2, 0.0, 1.0))
+    for name, features in _families(u, told * train[1] / scale, seed):
         progress(f"fitting: {name}")
         wanted = (features.expand(u), train[1] / scale), (features.expand(v), validation[1] / scale)
-        matrix, offset, error = ridge(*wanted)
-        if error < GAIN * least:
+        matrix, offset, found = ridge(*wanted, apart=True)
+        error = found + EXACT
+        # Ratios, so that an output that is all noise hides nothing that the others gain.
+        if np.mean(np.log(error) - np.log(least)) < np.log(GAIN):
             best, least = Twin(name, features, matrix * scale, offset * scale, span.low, span.high), error
-        if least <= ENOUGH * floor:
+        if np.mean(least / floor) <= ENOUGH:
             break
     return best
 
 
 def _families(u: Floats, readings: Floats, seed: int) -> Iterator[tuple[str, Features]]:
+    """Yield families for values `u`; what is trained learns an output by the part of it that is no noise."""
     size = u.shape[1]
     yield "linear", Features()
     yield "powers", Features(powers=True)

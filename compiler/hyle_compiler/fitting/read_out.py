@@ -120,7 +120,7 @@ def read_out(
     made = _model(BoundTwin.of(record, model), encoder, held, matrix, offset, bypass=bypass)
     with replacing(out) as file:
         file.write(ir.to_proto(made).SerializeToString(deterministic=True))
-    return ReadOut(out, error, answers)
+    return ReadOut(out, float(error.mean()), answers)
 
 
 def _wanted(targets: Array) -> Array:
