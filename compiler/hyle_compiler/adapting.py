@@ -20,6 +20,7 @@ from hyle_compiler.calibrate import Calibrated, calibrate
 from hyle_compiler.partition import LEARNED_RANGE, Candidate, Partition, partition
 from hyle_compiler.place import place
 from hyle_compiler.samples import Samples
+from hyle_compiler.scoring import classes_of
 
 __all__ = ["Adaptation", "adapt", "calibrated_layers", "find_goal", "write_back"]
 
@@ -201,7 +202,9 @@ def find_goal(folder: Path, model: ir.Model, samples: Samples) -> Goal:
         raise AdaptError(what, remedy="Give one class or number a sample, or one a position.")
     outputs, some = floating_outputs(model), samples.head(MOST_SEEN)
     answers = float_session(model, [], folder).run([output.name for output in outputs], dict(some.arrays))
-    return goal_of(outputs, [np.asarray(answer) for answer in answers], len(some), samples.labels)
+    found = [np.asarray(answer) for answer in answers]
+    labels = None if samples.labels is None else classes_of(found[0], samples.labels)
+    return goal_of(outputs, found, len(some), labels)
 
 
 def _told(name: str, why: str, adapted: Adapted) -> dict[str, Any]:

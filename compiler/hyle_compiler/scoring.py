@@ -8,7 +8,7 @@ import numpy as np
 
 from hyle_compiler.errors import CalibrationError
 
-__all__ = ["choices", "class_axis", "rights", "score", "wanted_of"]
+__all__ = ["choices", "class_axis", "classes_of", "rights", "score", "wanted_of"]
 
 Array = np.ndarray[Any, Any]
 CLOSE = 0.1
@@ -45,8 +45,7 @@ def wanted_of(answers: Array, labels: Array | None) -> Array:
     if labels is None:
         return choices(answers)
     _check_kind(answers, labels)
-    if _one_hot(answers, labels):
-        labels = labels.argmax(axis=class_axis(answers))
+    labels = classes_of(answers, labels)
     if answers.size != labels.size:
         _check_classes(labels, _chosen(answers, labels)[1])
     return labels
@@ -65,11 +64,15 @@ def _check_kind(answers: Array, labels: Array) -> None:
         raise CalibrationError("`labels` hold NaN or infinite values.", remedy="Remove those samples.")
 
 
-def _one_hot(answers: Array, labels: Array) -> bool:
+def classes_of(answers: Array, labels: Array) -> Array:
+    """Labels as they are, but those that are one-hot along the answers' axis of classes as classes; samples first."""
     axis = class_axis(answers)
-    if answers.dtype.kind not in "fc" or answers.ndim < 2 or labels.shape != answers.shape or labels.shape[axis] == 1:
-        return False
-    return bool(np.isin(labels, (0, 1)).all() and (np.sum(labels, axis=axis) == 1).all())
+    shaped = answers.ndim > 1 and labels.shape[1:] == answers.shape[1:] and labels.shape[axis] > 1
+    if answers.dtype.kind not in "fc" or not shaped or labels.dtype.kind not in "iufb":
+        return labels
+    if not (np.isin(labels, (0, 1)).all() and (np.sum(labels, axis=axis) == 1).all()):
+        return labels
+    return np.asarray(labels.argmax(axis=axis))
 
 
 def _check_classes(labels: Array, classes: int) -> None:

@@ -97,6 +97,14 @@ def test_an_output_is_held_by_what_it_is(made: Made) -> None:
     assert [(part.shape, part.axis, part.positions) for part in task.goal.parts] == [((4, 5, 6), 0, 30)]
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.float32])
+def test_labels_that_are_one_hot_are_classes(made: Made, kind: Any) -> None:
+    classes = np.arange(200) % 10
+    _, _, task = made(two_heads, np.eye(10, dtype=kind)[classes])
+    assert np.array_equal(task.goal.labels, classes)
+    assert not task.goal.parts[0].numbers
+
+
 @pytest.mark.parametrize("build", [two_heads, regression, maps])
 @pytest.mark.parametrize("labelled", [False, True])
 def test_the_loss_without_torch_is_that_with_it(

@@ -75,8 +75,8 @@ def test_labels_that_the_model_cannot_give_are_refused(given, labels, tmp_path) 
 
 @pytest.mark.parametrize(
     "labels",
-    [np.eye(10, dtype=np.int64), np.full(10, np.nan), np.array(list("abcdefghij")), np.zeros(9, np.int64)],
-    ids=["one hot", "nan", "text", "too few"],
+    [np.eye(10, dtype=np.int64)[:, :5], np.full(10, np.nan), np.array(list("abcdefghij")), np.zeros(9, np.int64)],
+    ids=["five classes", "nan", "text", "too few"],
 )
 def test_labels_that_are_no_classes_are_refused(given, labels, tmp_path) -> None:  # type: ignore[no-untyped-def]
     it = given()
