@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,11 @@ from hyle_agent.certificates import make_authority, make_identity
 from hyle_agent.errors import ConfigError
 
 __all__ = ["Written", "write_initial"]
+
+_LONGEST_NAME = 253
+_NAME = re.compile(
+    r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
 
 _TEMPLATE = """\
 # Configuration of a hyle edge agent. Relative paths are relative to this file's folder.
@@ -144,8 +152,9 @@ def write_initial(folder: Path, hosts: tuple[str, ...] = ()) -> Written:
         hosts: Names and addresses beyond this host's own that clients will call the agent by.
 
     Raises:
-        ConfigError: Something is there already, or cannot be written.
+        ConfigError: Something is there already, or cannot be written, or a host has no name or address.
     """
+    named = tuple(_host(host) for host in hosts)
     config, certificates = folder / "agent.toml", folder / "certs"
     for path in (config, certificates):
         if path.exists():
@@ -153,11 +162,24 @@ def write_initial(folder: Path, hosts: tuple[str, ...] = ()) -> Written:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         certificates.mkdir(mode=0o700)
-        _write_certificates(certificates, hosts)
-        config.write_text(_TEMPLATE.format(path=config, node=socket.gethostname()))
+        _write_certificates(certificates, named)
+        shown = "".join(letter if letter.isprintable() else "?" for letter in str(config))
+        config.write_text(_TEMPLATE.format(path=shown, node=socket.gethostname()), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror}.", remedy="Choose another folder.") from error
     return Written(config, (config, *sorted(certificates.iterdir())))
+
+
+def _host(text: str) -> str:
+    """Return a host as a certificate names it, letters beyond ASCII in IDNA's."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(text))
+    with contextlib.suppress(UnicodeError):
+        name = text.encode("idna").decode()
+        if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name):
+            return name
+    message = f"--host: expected a name or an address that the agent is called by, got {text[:64]!r}."
+    raise ConfigError(message, remedy="Give it like edge-1.example or 192.0.2.7, without a port.")
 
 
 def _write_certificates(folder: Path, hosts: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from hyle_agent.address import parse_address
 from hyle_agent.config import Config, DriverConfig, Tls, check, read_config
 from hyle_agent.drivers import find_driver
@@ -44,6 +45,32 @@ def test_the_initial_configuration_reads_back_as_the_defaults(tmp_path: Path) ->
     full = written(tmp_path, f"{uncommented[0]}[telemetry]{table}")
     telemetry = read_config(full).telemetry_config()
     assert (telemetry.username, telemetry.password_file) == ("agent", str(tmp_path / "mqtt-password"))
+
+
+@pytest.mark.parametrize(
+    "host", ["", " ", "a b", "a\nb", "10.0.0.1/24", "edge:8500", "x" * 64, "x." * 127 + "xx", "a..b", "-a", "https://a"]
+)
+def test_a_host_that_nobody_can_call_is_refused_before_anything_is_written(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--host: expected a name or an address"):
+        write_initial(tmp_path / "new", (host,))
+    assert not (tmp_path / "new").exists()
+
+
+def test_hosts_stand_in_the_certificate_as_clients_look_them_up(tmp_path: Path) -> None:
+    hosts = ("edge_1.example", "bücher.example", "*.fleet.example", "192.0.2.7", "2001:db8::0007")
+    tls = read_config(write_initial(tmp_path / "new", hosts).config).tls
+    certificate = x509.load_pem_x509_certificate(Path(tls.certificate).read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"edge_1.example", "xn--bcher-kva.example", "*.fleet.example"} <= set(
+        names.get_values_for_type(x509.DNSName)
+    )
+    addresses = set(map(str, names.get_values_for_type(x509.IPAddress)))
+    assert {"192.0.2.7", "2001:db8::7"} <= addresses
+
+
+def test_a_folder_with_any_name_gets_a_configuration_that_reads_back(tmp_path: Path) -> None:
+    config = write_initial(tmp_path / 'we"ird\nname = 3').config
+    assert read_config(config).listen == Config().listen
 
 
 def test_init_overwrites_nothing(tmp_path: Path) -> None:
