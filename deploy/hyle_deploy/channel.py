@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ _REPEATABLE = {
     "inference.GRPCInferenceService": ["ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata"],
     "hyle.control.v1.Control": ["Status", "Plan"],
 }
+_PEM = "Name a PEM file; `hyle agent init` writes them into certs/."
 _RETRY = {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 3}
 
 
@@ -45,10 +47,16 @@ class Tls:
         """Read the files.
 
         Raises:
-            TlsError: A file cannot be read, or only one of `cert` and `key` is given.
+            TlsError: A file cannot be read or is not PEM, only one of `cert` and `key` is given, they are no pair, or
+                the key is encrypted.
         """
         if (self.cert is None) != (self.key is None):
             raise TlsError("A client certificate and its key belong together.", remedy="Give both --cert and --key.")
+        if self.ca is not None:
+            _check_certificates(self.ca)
+        if self.cert is not None and self.key is not None:
+            _check_certificates(self.cert)
+            _check_pair(self.cert, self.key)
         ca, cert, key = (_read(path) if path else None for path in (self.ca, self.cert, self.key))
         return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
 
@@ -58,6 +66,29 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise TlsError(f"{path} cannot be read: {error.strerror}.", remedy="Name a readable PEM file.") from error
+
+
+def _check_certificates(path: Path) -> None:
+    _read(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        raise TlsError(f"{path} is no certificate in PEM.", remedy=_PEM) from error
+
+
+def _check_pair(cert: Path, key: Path) -> None:
+    def ask() -> str:
+        remedy = f"Decrypt it into a file that only you may read: openssl pkey -in {key} -out FILE."
+        raise TlsError(f"The key {key} is encrypted.", remedy=remedy)
+
+    _read(key)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password=ask)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            message = f"{key} is not the private key of the certificate {cert}."
+            raise TlsError(message, remedy="Give the two files that were made together.") from error
+        raise TlsError(f"{key} is no private key in PEM.", remedy=_PEM) from error
 
 
 def _check(address: str) -> None:

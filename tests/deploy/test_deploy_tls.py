@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import grpc
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from hyle_deploy.channel import TlsError
 from hyle_deploy.client import connect
 from hyle_deploy.failures import AgentUnreachableError, NotAllowedError
@@ -73,3 +81,24 @@ def test_a_certificate_without_its_key_is_refused(authority):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(TlsError, match=r"nowhere\.pem"):
         connect("127.0.0.1:1", ca=tmp_path / "nowhere.pem")
+
+
+def test_certificates_that_no_handshake_can_use_are_named_before_it(authority, tmp_path):
+    cert, key = authority.issue("operator")
+    _, other = authority.issue("somebody")
+    locked, noise = tmp_path / "locked.key", tmp_path / "noise.pem"
+    loaded = load_pem_private_key(key.read_bytes(), None)
+    locked.write_bytes(loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")))
+    noise.write_bytes(b"\x30\x82\xff")
+    for files, said in (
+        ({"cert": cert, "key": other}, f"{other} is not the private key of the certificate {cert}"),
+        ({"cert": cert, "key": locked}, f"The key {locked} is encrypted"),
+        ({"cert": cert, "key": noise}, f"{noise} is no private key in PEM"),
+        ({"cert": key, "key": cert}, f"{key} is no certificate in PEM"),
+        ({"cert": cert, "key": cert}, f"{cert} is no private key in PEM"),
+        ({"ca": noise}, f"{noise} is no certificate in PEM"),
+        ({"ca": key}, f"{key} is no certificate in PEM"),
+    ):
+        with pytest.raises(TlsError, match=re.escape(said)) as caught:
+            connect("127.0.0.1:1", **files)
+        assert caught.value.remedy
