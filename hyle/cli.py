@@ -137,10 +137,19 @@ def _parsed(verb: Verb, name: str, arguments: Sequence[str]) -> argparse.Namespa
     if not any("--json" in action.option_strings for action in parser._actions):
         parser.add_argument("--json", action="store_true", help="one JSON document on stdout, messages on stderr")
     args = parser.parse_args(arguments)
+    _check_text(args)
     if not hasattr(args, "json"):
         args.json = False
     args.verb = name
     return args
+
+
+def _check_text(args: argparse.Namespace) -> None:
+    """Refuse words that are no text in this locale; paths may hold any bytes."""
+    for value in vars(args).values():
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str) and any("\ud800" <= letter <= "\udfff" for letter in word):
+                raise CallerError(f"{word!a} is not UTF-8.", remedy="Write it in UTF-8.")
 
 
 def _run(name: str, arguments: Sequence[str], console: Console) -> int:

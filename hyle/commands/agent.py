@@ -28,12 +28,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     init.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON)
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
 def _configure_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="agent.toml, as `hyle agent init` writes it")
     parser.add_argument("--listen", metavar="HOST:PORT", help="where to serve (127.0.0.1:8500); port 0: any")
-    parser.add_argument("--store", metavar="DIR", help="folder of the installed bundles (hyle-store)")
+    parser.add_argument("--store", type=_path, metavar="DIR", help="folder of the installed bundles (hyle-store)")
     parser.add_argument("--insecure", action="store_true", help="run unsigned bundles too; only on 127.0.0.1")
-    parser.add_argument("--trust", action="append", metavar="KEY.pub", help="key whose bundles run here; may repeat")
+    parser.add_argument(
+        "--trust", type=_path, action="append", metavar="KEY.pub", help="key whose bundles run here; may repeat"
+    )
     parser.add_argument("--driver", metavar="NAME", help="driver that owns the device (twin)")
     parser.add_argument("--profile", metavar="NAME", help="the driver's option `profile` (twin: pcm-hermes)")
     parser.add_argument("--seed", type=int, metavar="N", help="the driver's option `seed`, a twin's instance (0)")
@@ -70,9 +78,9 @@ def _serve(args: argparse.Namespace) -> dict[str, object]:
 
     options = Options(
         listen=args.listen,
-        store=args.store,
+        store=None if args.store is None else str(args.store),
         insecure=args.insecure,
-        trusted=args.trust,
+        trusted=None if args.trust is None else [str(path) for path in args.trust],
         driver=args.driver,
         driver_options=_pairs(args),
         broker=args.broker,

@@ -125,6 +125,22 @@ def test_what_is_no_time_to_wait_is_named(command, time, capsys):
     assert f"--timeout: {time!r} is no time in seconds" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rollback", "\udcff"],
+        ["status", "--to", "unix:\udcff"],
+        ["watch", "--broker", "127.0.0.1:1", "--username", "\udcff"],
+        ["agent", "run", "--node", "\udcff"],
+        ["agent", "run", "--option", "\udcff=1"],
+    ],
+)
+def test_a_word_that_is_no_text_is_named(arguments, capsys):
+    where = ["--to", "127.0.0.1:1"] if arguments[0] == "rollback" else []
+    assert main([*arguments, *where]) == 2
+    assert "udcff" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("time", [0.0, -1.0, float("nan"), float("inf"), 1e300])
 def test_a_client_without_a_time_to_wait_is_refused(time):
     for name in ("timeout_s", "install_timeout_s"):
