@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hyle_agent.config import Tls
 from hyle_agent.errors import ConfigError
 
 __all__ = ["cannot_listen", "credentials", "read_tls_file", "server_options", "target"]
+
+_ANSWERS_S = 1.0
 
 
 def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
@@ -24,8 +27,16 @@ def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
 
 
 def target(address: Address) -> str:
-    """Return an address as grpc takes it."""
-    return address.host if address.unix else f"{address.host}:{address.port}"
+    """Return an address as grpc takes it.
+
+    Raises:
+        ConfigError: It is a socket in the file system at which somebody listens; grpc would take its name away.
+    """
+    if not address.unix:
+        return f"{address.host}:{address.port}"
+    if _is_listened_at(address.host.removeprefix("unix:")):
+        raise cannot_listen(address.host)
+    return address.host
 
 
 def credentials(tls: Tls) -> Any:
@@ -54,7 +65,19 @@ def read_tls_file(path: str, field: str) -> bytes:
         raise ConfigError(message, remedy="Make it with `hyle agent init`.") from error
 
 
+def _is_listened_at(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_ANSWERS_S)
+        try:
+            probe.connect(path)
+        except (TimeoutError, BlockingIOError):  # there is a queue, and it is full
+            return True
+        except OSError:
+            return False
+    return True
+
+
 def cannot_listen(where: str) -> ConfigError:
     """Return what is raised when an address cannot be listened on."""
-    remedy = "Choose another port with --listen, or stop what uses this one; check the certificates."
+    remedy = "Choose another address with --listen, or stop what uses this one."
     return ConfigError(f"listen: nothing can listen on {where}.", remedy=remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from agent_fakes import FakeExecutor, Operator, config_for, make_bundle, running
 from hyle_agent.agent import Agent
 from hyle_agent.errors import ConfigError, StoreLockedError
-from hyle_protos.control import failure_pb2
+from hyle_protos.control import control_pb2, failure_pb2
 from hyle_protos.inference import inference_pb2_grpc
 from test_agent_control import request
 
@@ -123,6 +124,30 @@ def test_a_port_that_is_taken_is_refused(store: Path, tmp_path: Path) -> None:
         running(config_for(tmp_path / "other", listen=agent.address)),
     ):
         pass
+
+
+def test_a_socket_at_which_somebody_listens_is_left_to_them(store: Path, tmp_path: Path) -> None:
+    listen = f"unix:{tmp_path}/agent.sock"
+    with running(config_for(store, listen=listen, node="first")) as agent:
+        with (
+            pytest.raises(ConfigError, match="nothing can listen on unix:"),
+            running(config_for(tmp_path / "other", listen=listen)),
+        ):
+            pass
+        with grpc.insecure_channel(agent.address) as channel:
+            assert Operator(channel).stub.Status(control_pb2.StatusRequest(), timeout=20).node == "first"
+
+
+def test_a_socket_that_a_killed_agent_left_is_taken_over(store: Path, tmp_path: Path) -> None:
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(f"{tmp_path}/agent.sock")
+    left.listen()
+    left.close()
+    with (
+        running(config_for(store, listen=f"unix:{tmp_path}/agent.sock")) as agent,
+        grpc.insecure_channel(agent.address) as channel,
+    ):
+        assert Operator(channel).stub.Status(control_pb2.StatusRequest(), timeout=20).node == "n"
 
 
 def test_what_serves_is_tested_regularly(tmp_path: Path, store: Path) -> None:
