@@ -159,6 +159,19 @@ def energy(spins: np.ndarray, coupling: np.ndarray, field: np.ndarray) -> np.nda
     return -0.5 * np.einsum("bi,ij,bj->b", spins, coupling, spins) - spins @ field
 
 
+def test_the_reservoir_is_one_serial_delay_line_that_is_a_node_longer_than_the_mask() -> None:
+    box, parameters, inputs = drawn("reservoir-paquot2012", 3)
+    answers, mask = box.respond(parameters, inputs), box._device["mask"]
+    for sample in range(3):
+        # From the ranges of the sheet: feedback to 1.2, input gain to 1, bias to a quarter turn.
+        alpha, beta, phi = (parameters[sample] + 1.0) / 2.0 * [1.2, 1.0, np.pi / 2.0]
+        line = [0.0] * 51
+        for u in inputs[sample]:
+            for level in mask:
+                line.append(np.sin(alpha * line[-51] + beta * level * u + phi))
+        np.testing.assert_allclose(answers[sample], line[-50:], rtol=0.0, atol=1e-12)
+
+
 def narma10(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Atiya & Parlos 2000, IEEE Trans. Neural Netw. 11, 697: inputs from 0 to 0.5 and the system's next outputs."""
     u = np.random.default_rng(seed).uniform(0.0, 0.5, count)

@@ -20,6 +20,19 @@ def test_a_single_ring_is_a_lorentzian_from_one_to_minus_one() -> None:
     assert lorentzian(np.array(1.0)) == 0.5
 
 
+def test_light_that_passes_ring_after_ring_gives_the_same_weights() -> None:
+    """Each ring drops its Lorentzian share of what the ones before it left; detectors sum dropped minus passed."""
+    spacing, detuning = 4.0, np.random.default_rng(6).uniform(0.0, 2.0, 9)
+    weights = []
+    for channel in range(9):
+        through, dropped = 1.0, 0.0
+        for ring in range(9):
+            share = 1.0 / (1.0 + ((channel - ring) * spacing - detuning[ring]) ** 2)
+            dropped, through = dropped + through * share, through * (1.0 - share)
+        weights.append(dropped - through)
+    assert np.allclose(bank_weights(detuning[:, None], spacing)[:, 0], weights, atol=1e-13)
+
+
 @given(st.integers(1, 24), st.floats(10.0, 60.0), st.integers(0, 999))
 @settings(max_examples=40, deadline=None)
 def test_inversion_recovers_the_programmed_weights(rings: int, spacing: float, seed: int) -> None:
