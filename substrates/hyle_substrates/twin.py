@@ -56,7 +56,7 @@ class TwinDriver:
         self._weights: dict[int, Weights] = {}
         self._scaled: dict[tuple[int, ...], Weights] = {}
         self._age_s = 0.0
-        self._reads = np.random.Generator(np.random.Philox(key=[seed, 0x72656164]))
+        self._reads = _noise_of(seed, 0)
         self._closed = False
 
     @property
@@ -112,6 +112,10 @@ class TwinDriver:
         out = io.readout(total, deviate, self._read_noise(driven, scaled, total), self._profile.adc.levels)
         codes_out: Codes = out.astype(np.int32) if self._profile.adc.levels else out
         return codes_out
+
+    def seed_reads(self, number: int) -> None:
+        """Let the noise of the reads from here on be that of a number, 0 or more, whatever was read before."""
+        self._reads = _noise_of(self._seed, number + 1)
 
     def weights(self, tile: int) -> Weights:
         """Return a tile's effective weights now, rows by columns, in units of one level."""
@@ -202,6 +206,10 @@ class TwinDriver:
             raise DeviceError(
                 f"A target is not finite or exceeds {levels}.", remedy="Give levels of this device's profile."
             )
+
+
+def _noise_of(seed: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, number << 32 | 0x72656164]))
 
 
 def connect(options: Mapping[str, str]) -> Driver:

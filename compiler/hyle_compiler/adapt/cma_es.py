@@ -43,7 +43,7 @@ class CmaEs:
 
         from hyle_compiler.adapt.searching import Search
 
-        search = Search(task, [task.layers[-1].placed.layer.name])
+        search = Search(task, self, [task.layers[-1].placed.layer.name])
         options = {"seed": task.seed + 1, "verbose": -9, "verb_log": 0}
         strategy = cma.CMAEvolutionStrategy(np.zeros(search.size), self.spread, options)
         outcome: Outcome = "finished"

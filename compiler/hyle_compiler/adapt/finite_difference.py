@@ -37,7 +37,7 @@ class FiniteDifference:
         """Search; contract: `Method.run`."""
         from hyle_compiler.adapt.searching import Search
 
-        search = Search(task, [task.layers[-1].placed.layer.name])
+        search = Search(task, self, [task.layers[-1].placed.layer.name])
         if search.size > MOST_PARAMETERS:
             raise AdaptError(
                 f"The last layer has {search.size} parameters; finite differences serve up to {MOST_PARAMETERS}.",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from hyle_substrates.twin import TwinDriver
 
 from hyle_compiler.adapt.checkpoint import Checkpoint
 from hyle_compiler.adapt.goal import Goal, Part, rows
@@ -30,12 +32,17 @@ class Search:
 
     A knob of 0 changes nothing; a gain's knob is relative, an offset's in standard deviations of its column.
 
+    A checkpoint holds every loss so far, in order. Searching on from it is searching anew, but that these are not
+    measured again: all that a method does follows from its seed and its losses, and a twin's noise from the number of
+    the loss. On twins the result is, to the bit, that of a search that nobody interrupted.
+
     Args:
         task: The task.
+        method: Who searches, with all its settings in its `repr`.
         layers: Names of the layers whose columns are turned; all by default.
     """
 
-    def __init__(self, task: Task, layers: Iterable[str] | None = None) -> None:
+    def __init__(self, task: Task, method: object, layers: Iterable[str] | None = None) -> None:
         self.task = task
         self._segments = Segments(task)
         self._names = [c.placed.layer.name for c in task.layers]
@@ -50,7 +57,7 @@ class Search:
         self._samples = replace(task.samples, labels=task.goal.labels)
         self._kept, self._learnt = _pick(self._samples, order[:held]), order[held:]
         outputs = self._segments.float_outputs(some)
-        self._spread = {n: _by_column(outputs[n], self._segments.axis(n)).std(axis=0) + 1e-6 for n in self._names}
+        self._spread = {n: _spread(_by_column(outputs[n], self._segments.axis(n))) for n in self._names}
         self._columns = {n: len(self._spread[n]) for n in self._names}
         self.size = 2 * sum(self._columns[n] for n in self._turned)
         self.passes = 0
@@ -59,9 +66,12 @@ class Search:
         self._best, self._least = np.zeros(self.size), math.inf
         self._rng = rng
         self._checkpoint = Checkpoint(task)
-        kept = self._checkpoint.read({"knobs": (self.size,)})
+        self._who = _digest(task, method)
+        kept = self._checkpoint.read({"knobs": (self.size,)}) or {}
+        self._measured: list[float] = []
+        self._known = self._losses_of(kept)
         self.consider(np.zeros(self.size))
-        if kept is not None:
+        if kept and not self._known:
             self.consider(kept["knobs"])
 
     def batch(self) -> Samples:
@@ -72,9 +82,34 @@ class Search:
     def loss(self, knobs: Array, samples: Samples, device: int) -> float:
         """Loss of one device for a vector of knobs."""
         self.passes += len(samples)
-        logits = self._logits(knobs, samples, self._devices[device % len(self._devices)])
+        number = len(self._measured)
+        now = self._known[number] if number < len(self._known) else self._measure(knobs, samples, device)
+        self._measured.append(now)
+        return now
+
+    def _measure(self, knobs: Array, samples: Samples, device: int) -> float:
+        layers = self._devices[device % len(self._devices)]
+        if isinstance(layers.driver, TwinDriver):
+            layers.driver.seed_reads(len(self._measured))
+        logits = self._logits(knobs, samples, layers)
         wanted = rows(self._segments.outputs, self._segments.float_answers(samples), len(samples))
         return loss_of(logits, wanted, samples.labels, self.task.goal)
+
+    def _losses_of(self, kept: Mapping[str, Array]) -> list[float]:
+        """The losses that a checkpoint holds; none in one that holds knobs alone."""
+        if "losses" not in kept:
+            return []
+        if str(kept["search"]) != self._who:
+            raise AdaptError(
+                f"{self.task.checkpoint} is of another search: its method, settings, seed or samples differ.",
+                remedy="Give those again to go on with it, or another path to begin anew.",
+            )
+        return [float(loss) for loss in kept["losses"]]
+
+    def _keep(self) -> None:
+        if len(self._measured) >= len(self._known):
+            losses, who = np.array(self._measured), np.array(self._who)
+            self._checkpoint.write({"knobs": self._best, "losses": losses, "search": who})
 
     def consider(self, knobs: Array) -> bool:
         """Measure the held-out loss over all devices, keep the best; False when it is time to stop."""
@@ -83,8 +118,8 @@ class Search:
         first = self.history[0]
         if now < self._least:
             self._best, self._least = knobs.copy(), now
-            if len(self.history) > 1:
-                self._checkpoint.write({"knobs": self._best})
+        if len(self.history) > 1:
+            self._keep()
         self.task.progress(
             Advance(
                 "adapting",
@@ -102,6 +137,7 @@ class Search:
 
     def result(self, outcome: Outcome) -> Adapted:
         """The best knobs, folded into weights' scales and biases."""
+        self._keep()
         gains, offsets = self._split(self._best)
         matrices, biases = {}, {}
         for calibrated in self.task.layers:
@@ -132,6 +168,23 @@ class Search:
             offsets[name] = knobs[at + cols : at + 2 * cols] * self._spread[name]
             at += 2 * cols
         return gains, offsets
+
+
+def _digest(task: Task, method: object) -> str:
+    """What a search's course follows from, but for the model and the target, which a checkpoint knows itself."""
+    words = (method, task.seed, task.budget.batch, task.compensation, INSTANCES, task.driver is not None)
+    digest = hashlib.sha256(repr(words).encode())
+    labels = {} if task.samples.labels is None else {"labels": task.samples.labels}
+    for name, array in sorted((task.samples.arrays | labels).items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _spread(y: Array) -> Array:
+    """Standard deviation of every column, none of which is nothing beside the others."""
+    std = y.std(axis=0, dtype=np.float64)
+    return np.asarray(std + 1e-6 * (float(std.max(initial=0.0)) or 1.0))
 
 
 def loss_of(answers: Array, teacher: Array, labels: Array | None, goal: Goal) -> float:

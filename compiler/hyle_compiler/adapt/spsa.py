@@ -54,7 +54,7 @@ class Spsa:
         """Search; contract: `Method.run`."""
         from hyle_compiler.adapt.searching import Search
 
-        search = Search(task)
+        search = Search(task, self)
         knobs = np.zeros(search.size)
         outcome: Outcome = "finished"
         try:
