@@ -31,8 +31,10 @@ def simplify(model: ir.Model) -> ir.Model:
     Raises:
         ModelError: The graph is not consistent.
     """
-    names = [str(value.name) for value in model.graph.outputs]
     try:
+        # Before the optimizer, which would give an input that is an output as well another name.
+        separate_outputs(model, [str(value.name) for value in model.graph.outputs])
+        names = [str(value.name) for value in model.graph.outputs]
         optimizer.optimize_ir(model, should_fold=_rearranges)
         _drop_newer_attributes(model)
         rewriter.rewrite(model, pattern_rewrite_rules=_fuse_batchnorm.rules)

@@ -171,3 +171,26 @@ def test_an_unusual_model_goes_the_whole_way(name: str, target: str, tmp_path: P
             extent = float(exact.max() - exact.min()) or 1.0
             bound = 1e-4 if target == "ideal" else 0.16
             assert np.abs(got[output.name] - exact).max() <= bound * extent
+
+
+@pytest.mark.parametrize("stream", [None, True])
+def test_an_input_that_is_an_output_as_well_keeps_its_name(stream: bool | None, tmp_path: Path) -> None:
+    """Samples and requests name it; only its copy among the outputs gets another name."""
+    x, y = info("x", ["N", 9]), info("y", ["N", 4])
+    graph = helper.make_graph([node("MatMul", "x w", "y")], "g", [x], [y, x])
+    graph.initializer.append(numpy_helper.from_array(normal(9, 4), "w"))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    samples = normal(20, 9)
+    np.savez(tmp_path / "c.npz", x=samples)
+    profile, text = find_profile("ideal")
+    out = tmp_path / "o.hyle"
+    compile_model(tmp_path / "m.onnx", tmp_path / "c.npz", profile, text, out, Options(stream=stream))
+    with open_bundle(out) as bundle:
+        bundle.extract(tmp_path / "files")
+        manifest = bundle.manifest
+    assert [value.name for value in manifest.inputs] == ["x"]
+    for fused in (True, False):
+        answers = exact_body(tmp_path / "files", manifest, profile, fused=fused).run({"x": samples})
+        assert np.array_equal(answers["x_out"], samples)
+        assert np.allclose(answers["y"], samples @ normal(9, 4), atol=1e-4)
