@@ -93,7 +93,9 @@ def start_session(path: Path, options: ort.SessionOptions | None = None) -> ort.
         text = (str(error).splitlines() or [""])[0][:300]
         remedy = "Check the model with onnx.checker."
         if "NOT_IMPLEMENTED" in text:
-            remedy = "onnxruntime lacks that operator for this type: export the model in float32 or float16."
+            remedy = (
+                "It lacks that operator of this opset and type: export with opset 13 or newer, in float32 or float16."
+            )
         raise ModelError(f"onnxruntime refuses the model: {text}", remedy=remedy) from error
 
 
