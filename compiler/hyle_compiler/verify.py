@@ -66,7 +66,7 @@ def verify(
     perfect = exact_body(folder, manifest, profile, fused=False)
     nominal = run_batches(perfect, some, first)
     ages, seeds = _ages_and_seeds(setting, boxes=bool(manifest.boxes))
-    if ages == AGELESS:
+    if ages == AGELESS and not (profile.weights.levels or profile.dac.levels):
         check_ideal(nominal, wanted, tolerance, lambda: unoptimised(folder, some, first))
     quality = LayerQuality(folder, perfect, some, ages[len(ages) // 2])
     evaluation = evaluate_folder(

@@ -42,7 +42,7 @@ def verify_streamed(
     given = plan.samples.labels
     labels = wanted_of(exact, None if given is None else given[: plan.verified])
     metric = "agreement" if given is None else "top-1"
-    if profile.substrate == "ideal" and not profile.adc.levels:
+    if profile.substrate == "ideal" and not (profile.weights.levels or profile.dac.levels or profile.adc.levels):
         check_ideal(nominal, exact, tolerance)
     evaluation = _evaluation(done, plan, labels, metric)
     report = reports.build_report(
