@@ -22,6 +22,11 @@ def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
             )
         shape = tuple(int(size) if isinstance(size, int) else None for size in value.shape)
         specs.append(InputSpec(str(value.name), np.dtype(value.dtype.numpy()), shape))
+        if specs[-1].dtype == object:
+            raise ModelError(
+                f"Input {value.name!r} is text, which no samples can hold.",
+                remedy="Cut the step from words to numbers off, and give the rest of the model the numbers.",
+            )
     for value in (*model.graph.inputs, *model.graph.outputs):
         _check_type(value)
     if not specs:

@@ -13,6 +13,9 @@ import numpy as np
 import onnx
 import pytest
 from compiler_models import model_folder
+from hyle_compiler.errors import ModelError
+from hyle_compiler.pipeline import Options, compile_model
+from hyle_substrates.profile import find_profile
 from onnx import TensorProto, helper, numpy_helper
 
 from hyle.cli import main
@@ -334,3 +337,15 @@ def test_help_and_version_are_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_constant_of_strings_is_no_obstacle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", *text_weight(tmp_path)]) == 0, capsys.readouterr().err
+
+
+def test_an_input_of_words_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (string[N,6] x) => (float[N,2] y) '
+    model = onnx.parser.parse_model(text + "{ c = Cast<to = 1>(x)  y = MatMul(c, w) }")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((6, 2), np.float32), "w"))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    np.savez(tmp_path / "c.npz", x=np.full((5, 6), "1.5"))
+    profile, toml = find_profile("ideal")
+    with pytest.raises(ModelError, match="'x' is text") as caught:
+        compile_model(tmp_path / "m.onnx", tmp_path / "c.npz", profile, toml, tmp_path / "o.hyle", Options())
+    assert "numbers" in str(caught.value.remedy)
