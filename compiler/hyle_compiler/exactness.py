@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from hyle_compiler.errors import VerificationError
+from hyle_compiler.errors import ModelError, VerificationError
 
-__all__ = ["IDEAL_TOLERANCE", "agree", "check_ideal", "require_number", "tolerance_of"]
+__all__ = ["IDEAL_TOLERANCE", "agree", "check_ideal", "require_number", "require_samples_first", "tolerance_of"]
 
 Array = np.ndarray[Any, Any]
 IDEAL_TOLERANCE = 1e-4
@@ -92,6 +92,15 @@ def require_number(residual: float) -> float:
             "a target with less noise.",
         )
     return residual
+
+
+def require_samples_first(output: str, answers: Mapping[str, Array]) -> None:
+    """ModelError unless an output is among the answers, arrays by name, whose first axis counts samples."""
+    if output not in answers:
+        raise ModelError(
+            f"The first axis of output {output!r} does not count samples.",
+            remedy="Export the model with samples first in its inputs and its first output.",
+        )
 
 
 def _check_text(got: Array, want: Array) -> None:

@@ -12,9 +12,8 @@ from hyle_bundle.manifest import Manifest
 from hyle_compiler import report as reports
 from hyle_compiler.activations import unoptimised
 from hyle_compiler.build import Built
-from hyle_compiler.errors import ModelError
 from hyle_compiler.evaluate import as_json, evaluate_folder, exact_body, run_batches
-from hyle_compiler.exactness import check_ideal
+from hyle_compiler.exactness import check_ideal, require_samples_first
 from hyle_compiler.golden import fixed_batch, golden_count, golden_labels
 from hyle_compiler.layer_quality import LayerQuality
 from hyle_compiler.options import Setting
@@ -106,11 +105,7 @@ def verify(
 
 def _float_answers(built: Built, output: str) -> np.ndarray[Any, Any]:
     """The float model's first output on all samples."""
-    if output not in built.exact:
-        raise ModelError(
-            f"The first axis of output {output!r} does not count samples.",
-            remedy="Export the model with samples first in its inputs and its first output.",
-        )
+    require_samples_first(output, built.exact)
     return built.exact[output]
 
 

@@ -203,3 +203,23 @@ def test_values_whose_type_only_onnxruntime_knows_are_typed_without_reading_the_
     type_values(model, asked, weightless=True)
     assert all(value.type is not None for node in model.graph for value in node.outputs)
     assert sum(path.stat().st_size for path in asked.iterdir()) < 10_000
+
+
+MEANS = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,20] x) => (float[N,5] y, float[5] m)
+  <int64[1] first = {0}> { y = MatMul(x, w)  m = ReduceMean<keepdims = 0>(y, first) }"""
+
+
+def test_an_output_that_counts_no_samples_is_not_held_against_that_of_fewer(tmp_path: Path) -> None:
+    """Twins run half of the samples, whose mean is another one."""
+    model = onnx.parser.parse_model(MEANS)
+    random = np.random.default_rng(0)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(random.standard_normal((20, 5)).astype("f4"), "w"))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    x = random.standard_normal((32, 20)).astype(np.float32)
+    np.savez(tmp_path / "calib.npz", x=x + np.float32(100) * (np.arange(32) >= 16)[:, None].astype(np.float32))
+    opened = compiled(tmp_path / "m.onnx", "pcm-generic", tmp_path / "o.hyle", stream=True)
+    assert "output/m" not in tensor_file(opened.folder / "golden.safetensors").names
+    model.graph.output.reverse()
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(ModelError, match="does not count samples"):
+        compiled(tmp_path / "m.onnx", "pcm-generic", tmp_path / "o.hyle", stream=True)

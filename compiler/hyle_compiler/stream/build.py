@@ -39,6 +39,8 @@ TOLD_BYTES = 1 << 24
 class Streamed:
     """A model's files, and what the float model and its twins answered, a dictionary by output name each.
 
+    Only outputs whose first axis counts samples are among the answers.
+
     `errors` are the layers' relative errors by name, seed and age, as the sampled columns give them.
     """
 
@@ -88,7 +90,7 @@ def build_streamed(
         point(model, tensors)
         files, steps = cut(model, folder)
         walk = Walk(folder, steps, plan, profile, identity, writer, clock, {one.layer.name: one for one in spans})
-        answers = walk.run([str(value.name) for value in model.graph.outputs])
+        answers = _by_sample(walk.run([str(value.name) for value in model.graph.outputs]), plan)
     progress("writing the graphs")
     calibrated = tuple(walk.calibrated[one.layer.name] for one in spans)
     described = tuple(map(describe_layer, calibrated))
@@ -98,6 +100,16 @@ def build_streamed(
     manifest = manifest_of(model, profile, identity, described)
     manifest = msgspec.structs.replace(manifest, steps=steps, largest_inputs=largest_inputs(plan.samples))
     return Streamed(manifest, files, calibrated, answers, walk.errors)
+
+
+def _by_sample(answers: dict[Variant, dict[str, Array]], plan: Plan) -> dict[Variant, dict[str, Array]]:
+    """The outputs whose first axis counts samples; others (a mean over the batch) differ with how many were run."""
+    names = [
+        name
+        for name in answers[plan.variants[0]]
+        if all(found[name].shape[:1] == (plan.count(variant),) for variant, found in answers.items())
+    ]
+    return {variant: {name: found[name] for name in names} for variant, found in answers.items()}
 
 
 def _write_golden(folder: Path, plan: Plan, exact: dict[str, Array], layers: Sequence[Layer], walk: Walk) -> None:

@@ -15,7 +15,7 @@ from hyle_substrates.profile import Profile
 
 from hyle_compiler import report as reports
 from hyle_compiler.evaluate import AgeResult, Evaluation, as_json
-from hyle_compiler.exactness import check_ideal
+from hyle_compiler.exactness import check_ideal, require_samples_first
 from hyle_compiler.golden import GOLDEN_SAMPLES, golden_labels
 from hyle_compiler.partition import Digital
 from hyle_compiler.scoring import rights, score, wanted_of
@@ -36,8 +36,10 @@ def verify_streamed(
 
     Raises:
         VerificationError: On perfect matter the answers differ.
+        ModelError: The first output does not count samples.
     """
     first = done.manifest.outputs[0].name
+    require_samples_first(first, done.answers[plan.variants[0]])
     exact, nominal = done.answers[plan.variants[0]][first][: plan.verified], done.answers[plan.variants[1]][first]
     given = plan.samples.labels
     labels = wanted_of(exact, None if given is None else given[: plan.verified])
