@@ -223,3 +223,23 @@ def test_an_output_that_counts_no_samples_is_not_held_against_that_of_fewer(tmp_
     onnx.save(model, str(tmp_path / "m.onnx"))
     with pytest.raises(ModelError, match="does not count samples"):
         compiled(tmp_path / "m.onnx", "pcm-generic", tmp_path / "o.hyle", stream=True)
+
+
+CHAIN = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,20] x) => (float[N,5] y, float[N,9] a) {
+  a = MatMul(x, w1)  b = MatMul(a, w2)  y = MatMul(b, w3) }"""
+
+
+def test_a_layer_may_feed_the_next_with_nothing_between(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(CHAIN)
+    random = np.random.default_rng(0)
+    weights = [random.standard_normal(shape).astype(np.float32) for shape in ((20, 9), (9, 7), (7, 5))]
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(w, f"w{i + 1}") for i, w in enumerate(weights))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    x = random.standard_normal((16, 20)).astype(np.float32)
+    np.savez(tmp_path / "calib.npz", x=x)
+    opened = compiled(tmp_path / "m.onnx", "ideal", tmp_path / "o.hyle", stream=True)
+    assert len(opened.manifest.layers) == 3
+    for fused in (True, False):
+        got = exact_body(opened.folder, opened.manifest, find_profile("ideal")[0], fused=fused).run({"x": x})
+        assert np.allclose(got["y"], x @ weights[0] @ weights[1] @ weights[2], atol=1e-3)
+        assert np.allclose(got["a"], x @ weights[0], atol=1e-4)

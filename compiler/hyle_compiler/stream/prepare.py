@@ -30,11 +30,13 @@ def mark(model: ir.Model, layers: Sequence[Spans]) -> tuple[Spans, ...]:
     marked = []
     for spans in layers:
         old, layer = spans.layer.node, spans.layer
-        stub = ir.node(layer.name, [layer.x], domain=DOMAIN, name=layer.name)
+        # Where another layer makes it, that one's node was replaced before, and its output with it.
+        x = next(value for value in old.inputs if value is not None and value.name == layer.x.name)
+        stub = ir.node(layer.name, [x], domain=DOMAIN, name=layer.name)
         output = stub.outputs[0]
         output.shape, output.type = old.outputs[0].shape, old.outputs[0].type
         ir.convenience.replace_nodes_and_values(model.graph, old, [old], [stub], [old.outputs[0]], [output])
-        marked.append(Spans(dataclasses.replace(layer, node=stub, y=output), spans.blocks))
+        marked.append(Spans(dataclasses.replace(layer, node=stub, x=x, y=output), spans.blocks))
     common.RemoveUnusedNodesPass()(model)
     return tuple(marked)
 
