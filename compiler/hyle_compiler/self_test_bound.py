@@ -11,10 +11,11 @@ from hyle_bundle.manifest import Golden
 from hyle_compiler.evaluate import Evaluation
 from hyle_compiler.exactness import IDEAL_TOLERANCE, require_number
 
-__all__ = ["golden_of", "self_test_bound"]
+__all__ = ["bound_warnings", "golden_of", "self_test_bound"]
 
 Array = np.ndarray[Any, Any]
 MOST = 3.0
+SILENT = 1.0
 SIGMAS = 6.0
 # Instances that differ by less, as a share of their residual, have no noise: one code that rounds otherwise is more.
 ROUNDING = 1e-3
@@ -34,6 +35,15 @@ def golden_of(samples: int, evaluation: Evaluation, fitted: bool = False, labels
     corrected, text = self_test_bound(soon, fitted, labels)
     later = self_test_bound(evaluation, fitted, labels)
     return Golden(samples, *later, corrected) if later[0] > corrected else Golden(samples, corrected, text)
+
+
+def bound_warnings(golden: Golden) -> list[dict[str, str]]:
+    """What the report says of a self-test that a device would pass which answered zero to everything."""
+    if golden.tolerance < SILENT:
+        return []
+    message = f"The self-test allows a residual of {golden.tolerance:.2g}; a device that answered nothing has one of 1."
+    remedy = "Give more calibration samples or instances, more --copies, or a target that holds the model better."
+    return [{"message": message, "remedy": remedy}]
 
 
 def self_test_bound(evaluation: Evaluation, fitted: bool = False, labels: int = 0) -> tuple[float, str]:

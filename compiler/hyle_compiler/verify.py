@@ -20,7 +20,7 @@ from hyle_compiler.options import Setting
 from hyle_compiler.partition import Partition
 from hyle_compiler.samples import Samples
 from hyle_compiler.scoring import score, wanted_of
-from hyle_compiler.self_test_bound import golden_of
+from hyle_compiler.self_test_bound import bound_warnings, golden_of
 
 if TYPE_CHECKING:
     from hyle_compiler.attachment import Attachment
@@ -95,6 +95,7 @@ def verify(
     count = golden_count(manifest.inputs, len(answers), apart=some.apart)
     labels_held = golden_labels(built.exact, count)
     golden = golden_of(count, evaluation, fitted=bool(manifest.boxes), labels=labels_held)
+    report["warnings"] += bound_warnings(golden)
     manifest = msgspec.structs.replace(manifest, golden=golden)
     if attached is not None:
         progress("running the compiled model on the device")

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hyle_bundle import open_bundle
+from hyle_bundle.manifest import Golden
 from hyle_compiler.errors import VerificationError
 from hyle_compiler.evaluate import AgeResult, Evaluation, tensor_file
 from hyle_compiler.exactness import IDEAL_TOLERANCE
 from hyle_compiler.pipeline import Options, compile_model
-from hyle_compiler.self_test_bound import golden_of, self_test_bound
+from hyle_compiler.self_test_bound import bound_warnings, golden_of, self_test_bound
 from hyle_runtime.body import Body
 from hyle_substrates.profile import decode_profile, find_profile
 from hyle_substrates.twin import TwinDriver
+from onnx import numpy_helper, parser
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 MEANS = np.array([0.02, 0.04, 0.12])
@@ -135,3 +138,27 @@ def test_a_healthy_device_passes_until_it_is_twice_as_old_as_when_it_was_correct
     monkeypatch.setattr("hyle_runtime.body.JUST_S", 0.0)
     body.recalibrate()
     assert body.self_test().tolerance == manifest.golden.tolerance, "that correction was a while ago"
+
+
+def test_a_test_that_a_silent_device_would_pass_is_warned_of() -> None:
+    assert bound_warnings(Golden(32, 0.99, "")) == []
+    found = bound_warnings(Golden(32, 1.4, ""))
+    assert "1.4" in found[0]["message"]
+    assert found[0]["remedy"]
+
+
+@pytest.mark.parametrize(("samples", "warned"), [(1, True), (64, False)])
+def test_the_report_says_so(samples: int, warned: bool, tmp_path: Path) -> None:
+    """Layer by layer one sample is one probe, which corrects nothing."""
+    random = np.random.default_rng(0)
+    text = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,16] x) => (float[N,5] y) { y = MatMul(x, w) }'
+    model = parser.parse_model(text)
+    weights = random.standard_normal((16, 5)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    np.savez(tmp_path / "c.npz", x=random.standard_normal((samples, 16)).astype(np.float32))
+    profile, toml = find_profile("pcm-generic")
+    options = Options(instances=2, stream=True)
+    done = compile_model(tmp_path / "m.onnx", tmp_path / "c.npz", profile, toml, tmp_path / "o.hyle", options)
+    assert (done.manifest.golden.tolerance >= 1.0) == warned
+    assert any("answered nothing" in warning["message"] for warning in done.report["warnings"]) == warned

@@ -19,7 +19,7 @@ from hyle_compiler.exactness import check_ideal, require_samples_first
 from hyle_compiler.golden import GOLDEN_SAMPLES, golden_labels
 from hyle_compiler.partition import Digital
 from hyle_compiler.scoring import rights, score, wanted_of
-from hyle_compiler.self_test_bound import golden_of
+from hyle_compiler.self_test_bound import bound_warnings, golden_of
 from hyle_compiler.stream.build import Streamed
 from hyle_compiler.stream.plan import Plan, Variant
 from hyle_compiler.stream.sampled_columns import SAMPLED, ColumnError
@@ -63,6 +63,7 @@ def verify_streamed(
     count = min(GOLDEN_SAMPLES, len(plan.samples))
     labels_held = golden_labels(done.answers[plan.variants[0]], plan.verified)
     golden = golden_of(count, evaluation, labels=labels_held)
+    report["warnings"] += bound_warnings(golden)
     return msgspec.structs.replace(done.manifest, golden=golden), report
 
 
