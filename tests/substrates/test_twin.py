@@ -257,7 +257,8 @@ DIGESTS = {
     "mzi-pai2023": "646f557f6d6f82db",
     "pcm-generic": "42798b067331ee02",
     "pcm-hermes": "f92e6d7a6b50fd45",
-    "rram-cmo": "4a690b66752b6427",
+    # Since devices end at their range once all causes are in; 4a690b66752b6427 before.
+    "rram-cmo": "208bc564b38f7b2b",
     "rram-neurram": "323e0442fca3d573",
     "rram-neurram-wires": "e8dad6d18b58974f",
     "slm-wang2022": "1bcf4c8e966bf306",
