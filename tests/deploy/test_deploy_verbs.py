@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from hyle_deploy.client import connect
-from hyle_deploy.query import ask
+from hyle_deploy.query import LabelsError, ask
 from hyle_deploy.records import TensorSpec
 from hyle_deploy.samples import Samples, SamplesError, read_samples
 from hyle_errors import CallerError
@@ -247,3 +247,21 @@ def test_a_single_score_is_a_class_of_two(scores, accuracy):
     samples = Samples({"x": np.zeros((4, 1), np.float32)}, np.array([0, 1, 0, 0]))
     made = Single(np.array(scores, np.float32)[:, None])
     assert ask(made, "m", samples, batch=4).accuracy == accuracy
+
+
+@pytest.mark.parametrize("labels", [np.array([[2], [0], [1], [1]]), np.eye(3)[[2, 0, 1, 1]]])
+def test_labels_in_a_column_and_one_hot_rows_are_classes(labels):
+    made = Single(np.array([[0, 1, 2], [2, 0, 1], [0, 2, 1], [2, 1, 0]], np.float32))
+    assert ask(made, "m", Samples({"x": np.zeros((4, 1), np.float32)}, labels), batch=4).accuracy == 0.75
+
+
+def test_numbers_are_right_within_a_tenth_of_their_standard_deviation():
+    labels = np.array([0.0, 2.0, 4.0, 6.0])  # standard deviation 2.24
+    made = Single(np.array([[0.2], [2.0], [3.8], [6.3]], np.float32))
+    assert ask(made, "m", Samples({"x": np.zeros((4, 1), np.float32)}, labels), batch=4).accuracy == 0.75
+
+
+def test_labels_of_another_width_are_refused():
+    made = Single(np.zeros((4, 3), np.float32))
+    with pytest.raises(LabelsError, match=r"\[4, 2\]"):
+        ask(made, "m", Samples({"x": np.zeros((4, 1), np.float32)}, np.zeros((4, 2), np.int64)), batch=4)
