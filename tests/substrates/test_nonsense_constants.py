@@ -74,35 +74,6 @@ def test_every_number_that_is_none_or_has_the_wrong_sign_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("target", "old", "new", "says"),
-    [
-        ("pcm-generic", "t_read_s = 250e-9", "t_read_s = 21.0", "physics.t_read_s is above t0_s"),
-        ("pcm-generic", "low = 0.049", "low = 0.2", "physics.drift_mean.low is above high"),
-        ("pcm-generic", "program_us = [0.26348", "program_us = [-9.0", "physics.program_us is negative"),
-        ("pcm-hermes", ", threshold = 0.0945", "", "physics.drift_mean.polynomial has no threshold"),
-        ("pcm-hermes", "threshold = 0.16", "threshold = 2.0", "physics.read.threshold is above 1"),
-        ("pcm-hermes", "[0.0123, 0.0211", "[-1.0, 0.0211", "physics.read.polynomial is negative"),
-        ("rram-cmo", "t_read_s = 1e-6", "t_read_s = 2.5", "physics.t_read_s: Expected `float` <= 1.0"),
-        ("rram-cmo", "g_min_us = 9.0", "g_min_us = 0.5", "physics.g_min_us: Expected `float` >= 1.0"),
-        ("rram-cmo", "[0.0112185391", "[-5.0", "physics.program_us is negative"),
-        ("rram-neurram", "g_max_us = 40.0", "g_max_us = 1e-9", "physics.relaxation.std_us is many times g_max_us"),
-        ("flash-sonos", "[12.58037, 215.36557]", "[12.58037, 0.0]", "physics.read_na[1]: Expected `float` > 0"),
-        ("mrr-16", "weight_bits = ", "weight_bits = 9", "physics.weight_bits: Expected `float` <= 64"),
-        ("pcm-generic", "output_std = 0.06", "output_std = 12.0", "noise.output_std is not below adc.full_scale"),
-        ("slm-wang2022", "photons = ", "photons = 1e-9 # ", "noise.photons is below 1e-06"),
-        ("rram-neurram-wires", "g_max_us = 40.0", "g_max_us = 41.0", "wires.g_max_us is 41.0"),
-    ],
-)
-def test_constants_that_do_not_go_together_are_refused_by_name(target: str, old: str, new: str, says: str) -> None:
-    text = find_profile(target)[1].decode()
-    assert old in text
-    with pytest.raises(ProfileError) as caught:
-        decode_profile(text.replace(old, new, 1))
-    assert says in str(caught.value)
-    assert caught.value.remedy
-
-
-@pytest.mark.parametrize(
     ("box", "old", "new", "says"),
     [
         ("diodes-kendall2020", "g_min_us = 1.0", "g_min_us = 200.0", "physics.g_min_us is not below g_max_us"),
