@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
+from hyle_bundle.scoring import classes_of
 from hyle_substrates.driver import Driver
 from hyle_substrates.profile import Profile
 
@@ -20,7 +21,6 @@ from hyle_compiler.calibrate import Calibrated, calibrate
 from hyle_compiler.partition import LEARNED_RANGE, Candidate, Partition, partition
 from hyle_compiler.place import place
 from hyle_compiler.samples import Samples
-from hyle_compiler.scoring import classes_of
 
 __all__ = ["Adaptation", "adapt", "calibrated_layers", "find_goal", "write_back"]
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from hyle_bundle.manifest import Golden, Manifest, MeasuredOn
+from hyle_bundle.scoring import score
 from hyle_runtime.body import Body
 from hyle_substrates.driver import Device, DeviceError
 from hyle_substrates.leased import LeasedDriver, lease
@@ -28,7 +29,6 @@ from hyle_compiler.golden import GOLDEN
 from hyle_compiler.measured import measure
 from hyle_compiler.progress import Advance
 from hyle_compiler.samples import Samples
-from hyle_compiler.scoring import score
 from hyle_compiler.tensors import PROGRAMMING
 
 __all__ = ["Attachment", "attach"]

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 from hyle_bundle.manifest import Golden
+from hyle_bundle.scoring import rights, wanted_of
 from hyle_substrates.profile import Profile
 
 from hyle_compiler.build import Built, Identity, build
@@ -26,7 +27,6 @@ from hyle_compiler.evaluate import AgeResult, evaluate_folder
 from hyle_compiler.partition import Digital, Partition, partition
 from hyle_compiler.replicate import replicate
 from hyle_compiler.samples import Samples
-from hyle_compiler.scoring import rights, wanted_of
 
 __all__ = [
     "Found",

@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from hyle_bundle import TensorFile
 from hyle_bundle.manifest import Manifest
+from hyle_bundle.scoring import rights, score, wanted_of
 from hyle_runtime.body import Body
 from hyle_substrates.profile import Profile, decode_profile, several_devices
 from hyle_substrates.twin import TwinDriver
@@ -26,7 +27,6 @@ from hyle_compiler.errors import CalibrationError, ModelError
 from hyle_compiler.golden import fixed_batch
 from hyle_compiler.progress import Counted
 from hyle_compiler.samples import InputSpec, Samples, load_samples
-from hyle_compiler.scoring import rights, score, wanted_of
 from hyle_compiler.segments import DATATYPES
 
 __all__ = [

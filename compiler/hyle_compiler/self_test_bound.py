@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
-from hyle_bundle.manifest import Golden
+from hyle_bundle.manifest import Golden, Manifest
 
 from hyle_compiler.evaluate import Evaluation
 from hyle_compiler.exactness import IDEAL_TOLERANCE, require_number
 
-__all__ = ["bound_warnings", "golden_of", "self_test_bound"]
+__all__ = ["bound_warnings", "golden_of", "self_test_bound", "with_self_test"]
 
 Array = np.ndarray[Any, Any]
 MOST = 3.0
@@ -21,6 +22,15 @@ SIGMAS = 6.0
 ROUNDING = 1e-3
 # What Student's t exceeds once in ten thousand draws, by degrees of freedom.
 STUDENT = {1: 3183.1, 2: 70.7, 3: 22.2, 4: 13.03, 5: 9.68, 6: 8.02, 7: 7.06, 8: 6.44, 9: 6.01}
+
+
+def with_self_test(
+    manifest: Manifest, report: dict[str, Any], evaluation: Evaluation, samples: int, *, labels: int
+) -> Manifest:
+    """A manifest with the self-test that an evaluation allows it (`golden_of`); the report warns where it is weak."""
+    golden = golden_of(samples, evaluation, fitted=bool(manifest.boxes), labels=labels)
+    report["warnings"] += bound_warnings(golden)
+    return msgspec.structs.replace(manifest, golden=golden)
 
 
 def golden_of(samples: int, evaluation: Evaluation, fitted: bool = False, labels: int = 0) -> Golden:

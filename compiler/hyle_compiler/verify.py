@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from hyle_bundle.manifest import Manifest
+from hyle_bundle.scoring import score, wanted_of
 
 from hyle_compiler import report as reports
 from hyle_compiler.activations import unoptimised
@@ -19,8 +19,7 @@ from hyle_compiler.layer_quality import LayerQuality
 from hyle_compiler.options import Setting
 from hyle_compiler.partition import Partition
 from hyle_compiler.samples import Samples
-from hyle_compiler.scoring import score, wanted_of
-from hyle_compiler.self_test_bound import bound_warnings, golden_of
+from hyle_compiler.self_test_bound import with_self_test
 
 if TYPE_CHECKING:
     from hyle_compiler.attachment import Attachment
@@ -57,7 +56,8 @@ def verify(
     """
     profile, progress = setting.profile, setting.progress
     first = manifest.outputs[0].name
-    answers = _float_answers(built, first)
+    require_samples_first(first, built.exact)
+    answers = built.exact[first]
     some = _some(setting, manifest, len(answers))
     wanted = answers[: len(some)]
     labels = wanted_of(wanted, some.labels)
@@ -93,21 +93,12 @@ def verify(
         evaluation=as_json(evaluation),
     )
     count = golden_count(manifest.inputs, len(answers), apart=some.apart)
-    labels_held = golden_labels(built.exact, count)
-    golden = golden_of(count, evaluation, fitted=bool(manifest.boxes), labels=labels_held)
-    report["warnings"] += bound_warnings(golden)
-    manifest = msgspec.structs.replace(manifest, golden=golden)
+    manifest = with_self_test(manifest, report, evaluation, count, labels=golden_labels(built.exact, count))
     if attached is not None:
         progress("running the compiled model on the device")
         young = float(np.mean(evaluation.ages[0].residuals))
         manifest = attached.prove(folder, manifest, some, labels, young)
     return manifest, report
-
-
-def _float_answers(built: Built, output: str) -> np.ndarray[Any, Any]:
-    """The float model's first output on all samples."""
-    require_samples_first(output, built.exact)
-    return built.exact[output]
 
 
 def _some(setting: Setting, manifest: Manifest, count: int) -> Samples:

@@ -8,19 +8,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from hyle_errors import CallerError
+from hyle_bundle.scoring import LabelsError, score, wanted_of
 
 from hyle_deploy.samples import Samples
 from hyle_deploy.tensors import Array
 
-__all__ = ["Answers", "LabelsError", "Latency", "ask"]
-
-
-CLOSE = 0.1
-
-
-class LabelsError(CallerError):
-    """Labels that a model's output cannot be held against."""
+__all__ = ["Answers", "Latency", "ask"]
 
 
 class _Model(Protocol):
@@ -44,9 +37,8 @@ class Answers:
 
     Attributes:
         outputs: One array an output, samples first, in the order of the samples.
-        accuracy: Share of samples whose highest score is their label, from the first output (of a single score: that it
-            is above one half, or above zero where scores are not all between 0 and 1, for labels 0 and 1, and within a
-            tenth of the labels' standard deviation for others); None without labels.
+        accuracy: Share of the first output's answers that are right, as `hyle_bundle.scoring` has it; None without
+            labels.
         requests: Requests sent.
         seconds: Time from the first request to the last answer.
         latency: Quantiles over the requests.
@@ -73,7 +65,7 @@ def ask(
 
     Raises:
         HyleError: A request was refused or not answered.
-        LabelsError: The first output is not one row of class scores a sample.
+        LabelsError: The first output is not one row of class scores a sample, or labels do not fit it.
     """
     gathered: list[dict[str, Array]] = []
     latencies: list[float] = []
@@ -99,21 +91,4 @@ def _accuracy(outputs: dict[str, Array], labels: Array) -> float:
             f"Output {name!r} of shape {list(scores.shape)} is not one row of scores for each of {len(labels)} labels.",
             remedy="Leave `labels` out of the file; they are for classifiers.",
         )
-    rows, wanted = scores.reshape(len(labels), -1), labels.reshape(len(labels), -1)
-    if rows.shape[1] > 1 and wanted.shape == rows.shape and _one_hot(wanted):
-        wanted = wanted.argmax(axis=1)[:, None]
-    if wanted.shape[1] != 1:
-        raise LabelsError(
-            f"`labels` of shape {list(labels.shape)} do not fit output {name!r} of shape {list(scores.shape)}.",
-            remedy="Give one class a sample, or one-hot rows of the output's width.",
-        )
-    if rows.shape[1] > 1:
-        return float(np.mean(rows.argmax(axis=1) == wanted[:, 0]))
-    if not np.isin(wanted, (0, 1)).all():
-        return float(np.mean(np.abs(rows - wanted) <= CLOSE * (float(np.std(wanted)) or 1.0)))
-    edge = 0.5 if rows.min() >= 0.0 and rows.max() <= 1.0 else 0.0
-    return float(np.mean((rows > edge) == wanted))
-
-
-def _one_hot(rows: Array) -> bool:
-    return bool(np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all())
+    return score(scores, wanted_of(scores, labels))

@@ -15,6 +15,7 @@ from hyle_agent.address import Address, parse_address
 from hyle_agent.errors import ConfigError
 from hyle_agent.maintenance import MaintenanceConfig
 from hyle_agent.policy import Fallback, Policy
+from hyle_agent.words import Text
 
 if TYPE_CHECKING:
     from hyle_agent.telemetry.config import TelemetryConfig
@@ -26,7 +27,6 @@ _EXPLAINED = "`hyle agent init` writes a file that explains every field."
 
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=31_536_000.0)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[^\s\x00-\x1f\x7f-\x9f+/#]{1,64}\Z")]
-Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]  # no path and no option holds a NUL
 
 
 class DriverConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,6 @@ import pytest
 from hyle_compiler.adapt.goal import Goal, Part, floating_outputs, goal_of, rows
 from hyle_compiler.adapt.method import AdaptError, Budget, Task
 from hyle_compiler.adapt.registry import load_method
-from hyle_compiler.adapt.searching import loss_of
 from hyle_compiler.adapting import calibrated_layers, find_goal
 from hyle_compiler.partition import partition
 from hyle_compiler.read import read_model
@@ -107,12 +106,11 @@ def test_labels_that_are_one_hot_are_classes(made: Made, kind: Any) -> None:
 
 @pytest.mark.parametrize("build", [two_heads, regression, maps])
 @pytest.mark.parametrize("labelled", [False, True])
-def test_the_loss_without_torch_is_that_with_it(
+def test_the_loss_is_what_torch_makes_of_its_parts(
     made: Made, rng: np.random.Generator, build: Any, labelled: bool
 ) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed (extra [train])")
-    from hyle_compiler.adapt.training import Batch, objective
-
+    functional = torch.nn.functional
     labels = {
         two_heads: rng.integers(0, 10, 200),
         regression: rng.normal(size=200),
@@ -120,13 +118,35 @@ def test_the_loss_without_torch_is_that_with_it(
     }
     _, _, task = made(build, labels[build] if labelled else None)
     size = sum(part.size for part in task.goal.parts)
-    said, wanted = (torch.tensor(rng.normal(size=(7, size))) for _ in range(2))
-    given = None if task.goal.labels is None else task.goal.labels[:7]
-    batch = Batch((), None if given is None else torch.tensor(given), wanted, task.goal)
-    # Both in float64; sums of at most 840 terms differ by 840 roundings.
-    assert loss_of(said.numpy(), wanted.numpy(), given, task.goal) == pytest.approx(
-        float(objective(said, batch)), rel=1e-12
-    )
+    said, wanted = (torch.tensor(rng.normal(size=(7, size)), requires_grad=True) for _ in range(2))
+    given = None if task.goal.labels is None else torch.tensor(task.goal.labels[:7])
+
+    def numbers(part: Part, a: Any, b: Any) -> Any:
+        return functional.mse_loss(a, b) / part.spread
+
+    def classes(a: Any, b: Any, shape: tuple[int, ...]) -> Any:
+        soft, hoped = (torch.log_softmax(one.reshape(7, *shape) / 2.0, 1) for one in (a, b))
+        return 4.0 * functional.kl_div(soft, hoped, log_target=True, reduction="sum") / (soft.numel() / shape[0])
+
+    parts, a, b = task.goal.parts, task.goal.split(said), task.goal.split(wanted)
+    if build is regression:
+        losses = [numbers(parts[0], a[0], b[0])]
+        hard = None if given is None else numbers(parts[0], a[0][:, 0], given)
+    else:
+        losses = [classes(a[0], b[0], parts[0].shape) + (0.0 if labelled else numbers(parts[0], a[0], b[0]))]
+        hard = None if given is None else functional.cross_entropy(a[0].reshape(7, *parts[0].shape), given)
+    if hard is not None:
+        losses[0] = 0.3 * hard + 0.7 * losses[0]
+    if build is two_heads:
+        losses.append(classes(a[1], b[1], parts[1].shape) + numbers(parts[1], a[1], b[1]))
+    want = sum(losses) / len(losses)
+    # All in float64; sums of at most 840 terms differ by 840 roundings.
+    got = task.goal.loss(said, wanted, given)
+    assert got.item() == pytest.approx(want.item(), rel=1e-12)
+    bare = None if given is None else given.numpy()
+    assert task.goal.loss(said.detach().numpy(), wanted.detach().numpy(), bare) == pytest.approx(want.item(), rel=1e-12)
+    ours, theirs = (torch.autograd.grad(one, said)[0] for one in (got, want))
+    assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-14)
 
 
 def test_a_map_is_held_place_by_place(rng: np.random.Generator) -> None:

@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 import pytest
 from hyle_bundle import open_bundle
-from hyle_compiler.errors import CalibrationError
+from hyle_bundle.scoring import LabelsError, score, wanted_of
 from hyle_compiler.evaluate import evaluate_bundle
 from hyle_compiler.pipeline import Options, compile_model
-from hyle_compiler.scoring import score, wanted_of
 from hyle_substrates.profile import find_profile
 from onnx import numpy_helper, parser
 
@@ -40,7 +39,7 @@ TEXT = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,8] x) => (float[N,5
     ],
 )
 def test_labels_that_no_answer_can_meet_are_refused(answers: Array, labels: Array, says: str) -> None:
-    with pytest.raises(CalibrationError) as caught:
+    with pytest.raises(LabelsError) as caught:
         wanted_of(answers, labels)
     assert says in str(caught.value)
     assert caught.value.remedy
@@ -84,11 +83,11 @@ def test_the_compiler_and_the_evaluation_refuse_them(stream: bool | None, tmp_pa
     warnings(tmp_path, stream=stream)
     with np.load(tmp_path / "c.npz") as arrays:
         np.savez(tmp_path / "c.npz", x=arrays["x"], labels=arrays["labels"] + 1)
-    with pytest.raises(CalibrationError, match="5 classes"):
+    with pytest.raises(LabelsError, match="5 classes"):
         warnings(tmp_path, stream=stream)
     with open_bundle(tmp_path / "o.hyle") as bundle:
         bundle.extract(tmp_path / "files")
-        with pytest.raises(CalibrationError, match="5 classes"):
+        with pytest.raises(LabelsError, match="5 classes"):
             evaluate_bundle(tmp_path / "files", bundle.manifest, tmp_path / "c.npz", ages_s=[25.0], seeds=[0])
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hyle_compiler.errors import CalibrationError
-from hyle_compiler.scoring import choices, rights, score
+from hyle_bundle.scoring import LabelsError, choices, rights, score
 
 RNG = np.random.default_rng(0)
 
@@ -38,7 +37,7 @@ def test_single_numbers_are_classes_of_two_or_values() -> None:
 
 
 def test_labels_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(CalibrationError) as error:
+    with pytest.raises(LabelsError) as error:
         score(RNG.standard_normal((6, 5)), np.zeros((6, 4, 2)))
     assert error.value.remedy
 

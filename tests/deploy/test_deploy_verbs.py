@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from hyle_bundle.scoring import LabelsError
 from hyle_deploy.client import connect
-from hyle_deploy.query import LabelsError, ask
+from hyle_deploy.query import ask
 from hyle_deploy.records import TensorSpec
 from hyle_deploy.samples import Samples, SamplesError, read_samples
 from hyle_errors import CallerError
@@ -263,5 +264,5 @@ def test_numbers_are_right_within_a_tenth_of_their_standard_deviation():
 
 def test_labels_of_another_width_are_refused():
     made = Single(np.zeros((4, 3), np.float32))
-    with pytest.raises(LabelsError, match=r"\[4, 2\]"):
+    with pytest.raises(LabelsError, match=r"\(4, 2\)"):
         ask(made, "m", Samples({"x": np.zeros((4, 1), np.float32)}, np.zeros((4, 2), np.int64)), batch=4)

@@ -13,17 +13,16 @@ import numpy as np
 from hyle_substrates.twin import TwinDriver
 
 from hyle_compiler.adapt.checkpoint import Checkpoint
-from hyle_compiler.adapt.goal import Goal, Part, rows
+from hyle_compiler.adapt.goal import rows
 from hyle_compiler.adapt.method import Adapted, AdaptError, Outcome, Task
 from hyle_compiler.adapt.segments import DeviceLayers, Segments, matter_of
 from hyle_compiler.progress import Advance
 from hyle_compiler.samples import Samples
 
-__all__ = ["Search", "loss_of"]
+__all__ = ["Search"]
 
 Array = np.ndarray[Any, Any]
 INSTANCES = 4
-TEMPERATURE = 2.0
 DIVERGED = 10.0
 
 
@@ -93,7 +92,7 @@ class Search:
             layers.driver.seed_reads(len(self._measured))
         logits = self._logits(knobs, samples, layers)
         wanted = rows(self._segments.outputs, self._segments.float_answers(samples), len(samples))
-        return loss_of(logits, wanted, samples.labels, self.task.goal)
+        return float(self.task.goal.loss(logits, wanted, samples.labels))
 
     def _losses_of(self, kept: Mapping[str, Array]) -> list[float]:
         """The losses that a checkpoint holds; none in one that holds knobs alone."""
@@ -185,43 +184,6 @@ def _spread(y: Array) -> Array:
     """Standard deviation of every column, none of which is nothing beside the others."""
     std = y.std(axis=0, dtype=np.float64)
     return np.asarray(std + 1e-6 * (float(std.max(initial=0.0)) or 1.0))
-
-
-def loss_of(answers: Array, teacher: Array, labels: Array | None, goal: Goal) -> float:
-    """The objective of the gradient methods (`training.objective`), without torch.
-
-    Args:
-        answers: A row a sample, all outputs behind each other.
-        teacher: The float model's, of the same shape.
-        labels: Of the same samples, as the goal has them, or None.
-        goal: What is held.
-    """
-    pairs = zip(goal.parts, goal.split(answers), goal.split(teacher), strict=True)
-    losses = [_distance(part, said, wanted) for part, said, wanted in pairs]
-    if labels is not None:
-        losses[0] = 0.3 * _error(goal.parts[0], goal.split(answers)[0], labels) + 0.7 * losses[0]
-    return float(np.mean(losses))
-
-
-def _distance(part: Part, said: Array, wanted: Array) -> float:
-    loss = float(np.mean(np.square(said - wanted))) / part.spread if part.numbers else 0.0
-    if part.axis is None:
-        return loss
-    soft, hoped = (_log_softmax(part.by_class(one) / TEMPERATURE) for one in (said, wanted))
-    return loss + TEMPERATURE**2 * float(np.mean(np.sum(np.exp(hoped) * (hoped - soft), axis=-1)))
-
-
-def _error(part: Part, said: Array, labels: Array) -> float:
-    if part.axis is None:
-        return float(np.mean(np.square(said - labels.reshape(said.shape)))) / part.spread
-    logs = _log_softmax(part.by_class(said)).reshape(len(said), part.positions, -1)[:, : labels[0].size]
-    return -float(np.mean(np.take_along_axis(logs, labels.reshape(len(said), -1, 1), axis=-1)))
-
-
-def _log_softmax(logits: Array) -> Array:
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    out: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return out
 
 
 def _by_column(y: Array, axis: int) -> Array:

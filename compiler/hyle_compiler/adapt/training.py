@@ -15,7 +15,7 @@ from hyle_substrates.driver import DeviceError
 from hyle_compiler.adapt.augment import augmented
 from hyle_compiler.adapt.checkpoint import Checkpoint
 from hyle_compiler.adapt.descent import Descent
-from hyle_compiler.adapt.goal import Goal, Part
+from hyle_compiler.adapt.goal import Goal
 from hyle_compiler.adapt.matter import Drawn
 from hyle_compiler.adapt.method import Adapted, AdaptError, Augment, Outcome, Task
 from hyle_compiler.adapt.torch_view import Matter, torch_view
@@ -28,8 +28,6 @@ HELD_OUT = 0.1
 MOST_HELD_OUT = 500
 REFERENCE_AGES_S = (25.0, 86400.0, 31536000.0)
 DIVERGED = 10.0
-TEMPERATURE = 2.0
-SOFT_SHARE = 0.7
 RANGE = "/range"
 GIVEN = {"i": torch.int64, "f": torch.float32}
 
@@ -55,38 +53,9 @@ class Renewed(Protocol):
 
 
 def objective(logits: Tensor, batch: Batch) -> Tensor:
-    """0.3 error by the labels + 0.7 distance from the float model where there are labels, else the distance alone.
-
-    Classes: cross-entropy, and distillation at temperature 2 (Hinton et al. 2015, arXiv 1503.02531). Numbers: mean
-    square over the variance of the float model's answers. The mean over all outputs.
-    """
-    goal = batch.goal
-    pairs = zip(goal.parts, goal.split(logits), goal.split(batch.teacher), strict=True)
-    losses = [_distance(part, said, wanted) for part, said, wanted in pairs]
-    if batch.labels is not None:
-        hard = _error(goal.parts[0], goal.split(logits)[0], batch.labels)
-        losses[0] = (1.0 - SOFT_SHARE) * hard + SOFT_SHARE * losses[0]
-    return torch.stack(losses).mean()
-
-
-def _distance(part: Part, said: Tensor, wanted: Tensor) -> Tensor:
-    loss = (said - wanted).square().mean() / part.spread if part.numbers else said.new_zeros(())
-    if part.axis is None:
-        return loss
-    soft = torch.nn.functional.kl_div(
-        torch.log_softmax(part.by_class(said) / TEMPERATURE, -1),
-        torch.log_softmax(part.by_class(wanted) / TEMPERATURE, -1),
-        log_target=True,
-        reduction="batchmean",
-    )
-    return loss + TEMPERATURE**2 * soft
-
-
-def _error(part: Part, said: Tensor, labels: Tensor) -> Tensor:
-    if part.axis is None:
-        return (said - labels.reshape(said.shape)).square().mean() / part.spread
-    classes = part.by_class(said).reshape(len(said), part.positions, -1)[:, : labels[0].numel()]
-    return torch.nn.functional.cross_entropy(classes.flatten(0, 1), labels.flatten())
+    """The loss of answers to a batch, a row a sample (`Goal.loss`)."""
+    loss: Tensor = batch.goal.loss(logits, batch.teacher, batch.labels)
+    return loss
 
 
 class Loop:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 from hyle_bundle.manifest import Manifest
+from hyle_bundle.scoring import rights, score, wanted_of
 from hyle_runtime.residual import residual_of
 from hyle_substrates.profile import Profile
 
@@ -18,8 +18,7 @@ from hyle_compiler.evaluate import AgeResult, Evaluation, as_json
 from hyle_compiler.exactness import check_ideal, require_samples_first
 from hyle_compiler.golden import GOLDEN_SAMPLES, golden_labels
 from hyle_compiler.partition import Digital
-from hyle_compiler.scoring import rights, score, wanted_of
-from hyle_compiler.self_test_bound import bound_warnings, golden_of
+from hyle_compiler.self_test_bound import with_self_test
 from hyle_compiler.stream.build import Streamed
 from hyle_compiler.stream.plan import Plan, Variant
 from hyle_compiler.stream.sampled_columns import SAMPLED, ColumnError
@@ -62,9 +61,7 @@ def verify_streamed(
     report["warnings"].append(_caveat(plan, profile))
     count = min(GOLDEN_SAMPLES, len(plan.samples))
     labels_held = golden_labels(done.answers[plan.variants[0]], plan.verified)
-    golden = golden_of(count, evaluation, labels=labels_held)
-    report["warnings"] += bound_warnings(golden)
-    return msgspec.structs.replace(done.manifest, golden=golden), report
+    return with_self_test(done.manifest, report, evaluation, count, labels=labels_held), report
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import socket
 import ssl
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 from hyle_errors import CallerError
 from hyle_protos.sparkplug.topic import is_valid_id, safe_id
 
-__all__ = ["TelemetryConfig", "TelemetryConfigError"]
+from hyle_agent.words import Text
 
-Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]
+__all__ = ["TelemetryConfig", "TelemetryConfigError"]
 
 _RANGES: dict[str, tuple[float, float, str]] = {
     "port": (1, 65535, ""),

@@ -1,0 +1,12 @@
+"""What words of a configuration may be."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["Text"]
+
+# No path and no option holds a NUL.
+Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]
