@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from hyle_bundle.words import Text
 from hyle_errors import CallerError
 
 __all__ = ["Fleet", "FleetAgent", "FleetError", "read_fleet", "waves_of"]
 
-Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]
 Positive = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
 
 

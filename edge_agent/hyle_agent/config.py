@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+from hyle_bundle.words import Text
 from hyle_errors import HyleError
 
 from hyle_agent.address import Address, parse_address
 from hyle_agent.errors import ConfigError
 from hyle_agent.maintenance import MaintenanceConfig
 from hyle_agent.policy import Fallback, Policy
-from hyle_agent.words import Text
 
 if TYPE_CHECKING:
     from hyle_agent.telemetry.config import TelemetryConfig

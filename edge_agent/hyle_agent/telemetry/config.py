@@ -7,10 +7,9 @@ import ssl
 from pathlib import Path
 
 import msgspec
+from hyle_bundle.words import Text
 from hyle_errors import CallerError
 from hyle_protos.sparkplug.topic import is_valid_id, safe_id
-
-from hyle_agent.words import Text
 
 __all__ = ["TelemetryConfig", "TelemetryConfigError"]
 

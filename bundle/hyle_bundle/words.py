@@ -1,4 +1,4 @@
-"""What words of a configuration may be."""
+"""What words in files that people write may be, for every room that reads such files."""
 
 from __future__ import annotations
 
