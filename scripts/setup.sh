@@ -54,6 +54,11 @@ make_venv() {
   "$python" -m venv "$venv"
 }
 
+# Compiles a twin's converters during the installation; without it everything works, and twins take longer.
+ensure_compiler() {
+  command -v "${CC:-cc}" >/dev/null || apt_install gcc libc6-dev || say "no C compiler: twins will take longer."
+}
+
 install_packages() {
   say "installing hyle[$extra] into $venv"
   # Old pips build some packages that new ones find as wheels.
@@ -120,7 +125,11 @@ ensure_node_example() {
 }
 
 if ! [ -x "$venv/bin/python" ] || ! new_enough "$venv/bin/python"; then make_venv; fi
-if ! [ -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then install_packages; fi
+if ! [ -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ] ||
+  [ runtime/hyle_runtime/kernels/converters.c -nt "$stamp" ]; then
+  ensure_compiler
+  install_packages
+fi
 ensure_debian
 ensure_oracles
 ensure_node_example

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -17,12 +18,32 @@ from onnxscript.rewriter.rules.common import _min_max_to_clip
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.segments import DOMAIN
 
-__all__ = ["DOMAIN", "body", "input_names"]
+__all__ = ["CONVERTERS", "DOMAIN", "Converter", "body", "input_names"]
 
 # Measured with onnxruntime on one core. Blocks read together win a fifth to nothing, and lose 3 % with more columns.
 # Copies are added in bytes by a product whose cost grows with the columns squared: with 16 it wins a fifth, with 32 it
 # loses a tenth, with 512 it takes six times as long as adding slices.
 JOINED_COLUMNS, COUNTED_COLUMNS = 4096, 16
+CONVERTERS = "converters"
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """Nodes of a body that are one converter's work; a body lists them under `CONVERTERS` of its `meta`.
+
+    Attributes:
+        kind: "Drive" from values to DAC codes, "Read" from column sums to values.
+        nodes: The nodes, in order.
+        inputs: What they read, by the role it has there; a deviate, which other nodes may give later, is left out.
+        outputs: What they give.
+        attributes: Whole numbers that say what is done.
+    """
+
+    kind: str
+    nodes: tuple[ir.Node, ...]
+    inputs: Mapping[str, ir.Value]
+    outputs: tuple[ir.Value, ...]
+    attributes: Mapping[str, int]
 
 
 def input_names(layer: Calibrated) -> tuple[str, ...]:
@@ -41,9 +62,7 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
     tape = _Tape(opset)
     x = tape.input("x")
     bound, noise, offset = (tape.input(name) for name in ("full_scale", "noise", "offset"))
-    full_scale = _sample_scale(tape, layer, x) if layer.dynamic else bound
-    # A range that was measured on the sample bounds it.
-    codes = tape.inline(lambda a, b: io.encode(a, b, profile.dac.levels, bounded=layer.dynamic), x, full_scale)
+    full_scale, codes = _driven(tape, layer, profile, x, bound)
     sides = _sides(tape, layer, codes)
     unit = profile.read_unit * layer.row_copies
     weights, scales = [], []
@@ -58,8 +77,41 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
         scales.append(scale)
     summed = _sum_of_blocks(tape, layer, profile, sides, weights, scales, noise)
     scaled = tape.op("Mul", summed, full_scale) if layer.dynamic else summed
-    tape.op("Add", scaled, _per_column(tape, layer, offset), output="y")
+    result = tape.op("Add", scaled, _per_column(tape, layer, offset), output="y")
+    if tape.converters and tape.converters[-1].outputs == (summed,):
+        # One converter gives the whole sum: the layer's output is its work as well.
+        last = tape.converters.pop()
+        inputs = {**last.inputs, **({"full_scale": full_scale} if layer.dynamic else {}), "offset": offset}
+        tape.convert("Read", tape.place(last.nodes[0]), inputs, (result,), last.attributes)
     return tape.function(layer.placed.layer.name)
+
+
+def _driven(
+    tape: _Tape, layer: Calibrated, profile: Profile, x: ir.Value, bound: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """A sample's full scale, and its DAC codes."""
+    first = tape.here
+    full_scale = _sample_scale(tape, layer, x) if layer.dynamic else bound
+    # A range that was measured on the sample bounds it.
+    codes = tape.inline(lambda a, b: io.encode(a, b, profile.dac.levels, bounded=layer.dynamic), x, full_scale)
+    if profile.dac.levels and layer.dynamic:
+        tape.convert("Drive", first, {"x": x}, (codes, full_scale), _driving(layer, profile))
+    elif profile.dac.levels:
+        # What is known when the graph is loaded stays outside, and is folded.
+        scaled = next(node for node, _ in x.uses())
+        factor = next(value for value in scaled.inputs if value is not None and value is not x)
+        first = tape.place(scaled)
+        tape.convert("Drive", first, {"x": x, "factor": factor}, (codes,), _driving(layer, profile))
+    return full_scale, codes
+
+
+def _driving(layer: Calibrated, profile: Profile) -> dict[str, int]:
+    return {"levels": profile.dac.levels, "axis": _column_axis(layer)}
+
+
+def _column_axis(layer: Calibrated) -> int:
+    """Where the columns of a layer's values are."""
+    return -1 if layer.placed.layer.geometry is None else 1
 
 
 def _joins(layer: Calibrated, profile: Profile) -> bool:
@@ -88,18 +140,38 @@ def _sum_of_blocks(
 ) -> ir.Value:
     """Read all blocks: their sum in units of the layer's output."""
     if _joins(layer, profile):
-        totals = [[_product(tape, layer, index, side, w) for index, w in enumerate(weights)] for side in sides]
-        read = _difference(tape, [_read(tape, profile, tape.op("Concat", *t, axis=-1), noise) for t in totals])
+        blocks = [[_product(tape, layer, index, side, w) for index, w in enumerate(weights)] for side in sides]
+        joined = [tape.op("Concat", *totals, axis=-1) for totals in blocks]
         every = tape.op("Concat", *(scale for scale in scales for _ in range(layer.col_copies)), axis=0)
-        return _sum_of_copies(tape, layer, tape.inline(io.decode, read, every), len(scales) * layer.col_copies)
+        first = tape.here
+        read = _difference(tape, [_read(tape, profile, total, noise) for total in joined])
+        count = len(scales) * layer.col_copies
+        result = _sum_of_copies(tape, layer, tape.inline(io.decode, read, every), count)
+        if len(joined) == 1:
+            inputs = {"total": joined[0], "scale": every}
+            tape.convert("Read", first, inputs, (result,), _reading(layer, profile, count))
+        return result
     parts = []
     for index, (weight, scale) in enumerate(zip(weights, scales, strict=True)):
-        read = _difference(tape, [_block(tape, layer, index, profile, side, weight, noise) for side in sides])
+        totals = [_product(tape, layer, index, side, weight) for side in sides]
+        first = tape.here
+        reads = [
+            _block(tape, layer, index, profile, side, weight, total, noise)
+            for side, total in zip(sides, totals, strict=True)
+        ]
+        read = _difference(tape, reads)
         if _counts(layer, profile):
             parts.append(tape.op("DequantizeLinear", read, scale, axis=1))
         else:
             parts.append(tape.inline(io.decode, read, _per_column(tape, layer, scale)))
+        if len(sides) == 1 and not profile.reference and not profile.signal_noise:
+            inputs = {"total": totals[0], "scale": scale}
+            tape.convert("Read", first, inputs, (parts[-1],), _reading(layer, profile, layer.col_copies))
     return parts[0] if len(parts) == 1 else tape.op("Sum", *parts)
+
+
+def _reading(layer: Calibrated, profile: Profile, parts: int) -> dict[str, int]:
+    return {"levels": profile.adc.levels, "axis": _column_axis(layer), "parts": parts}
 
 
 def _difference(tape: _Tape, reads: Sequence[ir.Value]) -> ir.Value:
@@ -116,10 +188,16 @@ def _sides(tape: _Tape, layer: Calibrated, codes: ir.Value) -> list[ir.Value]:
 
 
 def _block(
-    tape: _Tape, layer: Calibrated, index: int, profile: Profile, codes: ir.Value, weights: ir.Value, noise: ir.Value
+    tape: _Tape,
+    layer: Calibrated,
+    index: int,
+    profile: Profile,
+    codes: ir.Value,
+    weights: ir.Value,
+    total: ir.Value,
+    noise: ir.Value,
 ) -> ir.Value:
-    """Read one block: signed ADC codes, summed over column copies."""
-    total = _product(tape, layer, index, codes, weights)
+    """Read one block's sums: signed ADC codes, summed over column copies."""
     base = None
     if profile.reference:
         unit = tape.constant(np.float32(profile.reference * layer.row_copies))
@@ -257,9 +335,30 @@ class _Tape:
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
+        self.converters: list[Converter] = []
         self._nodes: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
         self._count = 0
+
+    @property
+    def here(self) -> int:
+        """How many nodes there are."""
+        return len(self._nodes)
+
+    def place(self, node: ir.Node) -> int:
+        """How many nodes come before one of them."""
+        return self._nodes.index(node)
+
+    def convert(
+        self,
+        kind: str,
+        first: int,
+        inputs: Mapping[str, ir.Value],
+        outputs: tuple[ir.Value, ...],
+        attributes: Mapping[str, int],
+    ) -> None:
+        """Note that all nodes from a place on are a converter's work."""
+        self.converters.append(Converter(kind, tuple(self._nodes[first:]), inputs, outputs, attributes))
 
     def input(self, name: str) -> ir.Value:
         value = ir.Value(name=name)
@@ -290,7 +389,9 @@ class _Tape:
         graph = ir.Graph(
             self._inputs, [self._nodes[-1].outputs[0]], nodes=self._nodes, opset_imports={"": self.opset}, name=name
         )
-        return ir.Function(DOMAIN, name, graph=graph, attributes=[])
+        function = ir.Function(DOMAIN, name, graph=graph, attributes=[])
+        function.meta[CONVERTERS] = tuple(self.converters)
+        return function
 
     def _name(self) -> str:
         self._count += 1

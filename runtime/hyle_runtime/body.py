@@ -154,9 +154,8 @@ class Body:
         if self._fused:
             threads = 1 if self._portion and self._crew.size > 1 else self._threads
             keep = bool(self._portion) and self._macs >= KEPT_MACS
-            self._whole = sessions.start(
-                self._folder / "twin.onnx", threads=threads, replace=self._instance(), keep_memory=keep
-            )
+            twin, weights = self._folder / "twin.onnx", self._instance()
+            self._whole = sessions.start(twin, threads=threads, replace=weights, keep_memory=keep, converters=True)
         elif self._steps is None:
             self._steps = Steps(self._folder, self.manifest.steps, self.run_layer, self._threads)
 

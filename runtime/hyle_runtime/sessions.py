@@ -10,6 +10,8 @@ import numpy as np
 import onnxruntime as ort
 from hyle_errors import InternalError
 
+from hyle_runtime import kernels
+
 __all__ = ["REQUANTISING", "SessionError", "start"]
 
 # onnxruntime would quantise float weights between quantised values anew, to one scale a tensor.
@@ -26,6 +28,7 @@ def start(
     threads: int = 0,
     replace: Mapping[str, np.ndarray[Any, Any]] | None = None,
     keep_memory: bool = False,
+    converters: bool = False,
 ) -> ort.InferenceSession:
     """Start a session on the CPU.
 
@@ -34,6 +37,7 @@ def start(
         threads: Threads for one operator; 0 for as many as there are cores.
         replace: Initializers that take the place of the graph's own, by name.
         keep_memory: Keep what a run needed for the next one, instead of giving it back to the system and asking again.
+        converters: Take compiled operators for the converters that the graph calls, where there are any.
 
     Raises:
         SessionError: onnxruntime refuses the graph.
@@ -44,6 +48,8 @@ def start(
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = keep_memory
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if converters:
+        kernels.register(options)
     if replace:
         values = [ort.OrtValue.ortvalue_from_numpy(np.array(array, copy=True)) for array in replace.values()]
         options.add_external_initializers(list(replace), values)
