@@ -14,6 +14,7 @@ from typing import Protocol
 from hyle_errors import HyleError
 from hyle_substrates.driver import Driver
 
+from hyle_agent.certificate_watch import CertificateWatch, Validity
 from hyle_agent.choice import find_engine
 from hyle_agent.config import Config, check
 from hyle_agent.control import Controller
@@ -76,10 +77,11 @@ class Agent:
 
     def __init__(self, config: Config, *, load: Load, connect: Callable[[Mapping[str, str]], Driver]) -> None:
         check(config)
+        validity: Validity | None = None
         if config.tls is not None:
             from hyle_agent.tls_files import check_tls
 
-            check_tls(config.tls)
+            validity = check_tls(config.tls)
         self._config = config
         operators = read_keys(config.operators, "operators")
         self._trust = Trust(read_keys(config.trusted), config.insecure, operators)
@@ -93,6 +95,7 @@ class Agent:
             raise
         policy = config.policy
         self._events = Events(self._report)
+        self._certificates = CertificateWatch(validity, self._events) if validity is not None else None
         self._loader = SlotLoader(
             self._device, load, self._trust, threads=config.threads, timeout_s=policy.device_timeout_s
         )
@@ -129,6 +132,8 @@ class Agent:
         self._tasks.append(asyncio.create_task(watch.run()))
         self._tasks.append(asyncio.create_task(self._leases.run()))
         self._tasks.append(asyncio.create_task(self._rounds.run()))
+        if self._certificates is not None:
+            self._tasks.append(asyncio.create_task(self._certificates.run()))
         return self._config.address.at(port)
 
     async def stop(self) -> None:

@@ -26,6 +26,7 @@ Kind = Literal[
     "fallback",
     "recovery",
     "override",
+    "certificate",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _QUIET: frozenset[Kind] = frozenset({"trial", "proven", "recalibration", "recovery"})

@@ -14,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from hyle_agent.certificate_watch import Validity
 from hyle_agent.config import Tls
 from hyle_agent.errors import ConfigError
 from hyle_agent.listening import read_tls_file
@@ -24,8 +25,11 @@ _LOG = logging.getLogger(__name__)
 _INIT = "Make it with `hyle agent init`."
 
 
-def check_tls(tls: Tls) -> None:
+def check_tls(tls: Tls) -> Validity:
     """Refuse certificates that nothing can be served with, and warn of those that no caller will accept now.
+
+    Returns:
+        Of all of them, what ends first.
 
     Raises:
         ConfigError: A file cannot be read or is not PEM, the key is encrypted, or it is not the certificate's.
@@ -36,9 +40,12 @@ def check_tls(tls: Tls) -> None:
         message = f"tls.key: {tls.key} is not the private key of the first certificate in {tls.certificate}."
         remedy = "Name the two files that were made together, or make new ones with `hyle agent init`."
         raise ConfigError(message, remedy=remedy)
-    _mind_the_dates(chain, tls.certificate, "certificate")
+    found = _validities(chain, "certificate", tls.certificate)
     if tls.client_ca:
-        _mind_the_dates(_certificates(tls.client_ca, "client_ca"), tls.client_ca, "client_ca")
+        found += _validities(_certificates(tls.client_ca, "client_ca"), "client_ca", tls.client_ca)
+    for one in found:
+        _mind_the_dates(one)
+    return min(found, key=lambda one: one.ends)
 
 
 def _certificates(path: str, field: str) -> Sequence[x509.Certificate]:
@@ -63,14 +70,16 @@ def _public(key: PrivateKeyTypes) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _mind_the_dates(chain: Sequence[x509.Certificate], path: str, field: str) -> None:
+def _validities(chain: Sequence[x509.Certificate], field: str, path: str) -> list[Validity]:
+    return [Validity(field, path, one.not_valid_before_utc, one.not_valid_after_utc) for one in chain]
+
+
+def _mind_the_dates(one: Validity) -> None:
     now = datetime.datetime.now(datetime.UTC)
-    for certificate in chain:
-        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        if ends < now:
-            said = f"expired on {ends.date()}; put a new one in its place and restart the agent"
-        elif begins > now:
-            said = f"is valid from {begins.date()} only, and the clock says {now.date()}; set the clock"
-        else:
-            continue
-        _LOG.warning("tls.%s: %s %s; calls fail until then", field, path, said)
+    if one.ends < now:
+        said = f"expired on {one.ends.date()}; put a new one in its place and restart the agent"
+    elif one.begins > now:
+        said = f"is valid from {one.begins.date()} only, and the clock says {now.date()}; set the clock"
+    else:
+        return
+    _LOG.warning("tls.%s: %s %s; calls fail until then", one.field, one.path, said)
