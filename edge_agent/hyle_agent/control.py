@@ -72,8 +72,8 @@ class Controller:
 
         Raises:
             UntrustedError: No trusted key signed it, or the override.
-            ConflictError: It is older than what is installed, would take the way back from a slot on trial, or the
-                device is lent.
+            ConflictError: It is older than what is installed, would take the way back from a slot on trial, is for
+                another kind of device or too large for this one, or the device is lent.
             StoreFullError: They would not fit on the disk.
         """
         admitted = self._loader.admit(manifest, signature)
@@ -82,6 +82,7 @@ class Controller:
             self._loader.check_lent()
             self._trials.refuse_overwriting(model)
             self._admission.check(model, admitted, override)
+            self._loader.check_suits(admitted.manifest, model.loaded.get(model.state.idle))
         return self.uploads.announce(admitted.manifest)
 
     def install(self, manifest: bytes, signature: bytes, override: bytes = b"") -> Installed:

@@ -13,8 +13,9 @@ from hyle_substrates.driver import Driver
 from hyle_substrates.twin import TwinDriver
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from hyle_agent.errors import ConflictError, RequestError
+from hyle_agent.errors import RequestError
 from hyle_agent.program import Array, Program
+from hyle_agent.suitability import check_target
 
 __all__ = ["Executor", "load"]
 
@@ -30,7 +31,7 @@ class Executor:
     """
 
     def __init__(self, directory: Path, manifest: Manifest, driver: Driver, *, threads: int) -> None:
-        self._check_target(manifest, driver)
+        check_target(manifest, driver.describe().profile.name)
         self._maps = [_map(directory / name) for name in ("programming.safetensors", "golden.safetensors")]
         programming, golden = (TensorFile(memoryview(mapped)) for mapped in self._maps)
         noiseless = isinstance(driver, TwinDriver) and driver.noiseless
@@ -73,15 +74,6 @@ class Executor:
         """Give sessions back; the maps go with the last array that looks into them."""
         self._body.close()
         self._maps.clear()
-
-    @staticmethod
-    def _check_target(manifest: Manifest, driver: Driver) -> None:
-        profile = driver.describe().profile
-        if manifest.layers and profile.name != manifest.target:
-            raise ConflictError(
-                f"The bundle was compiled for {manifest.target!r}; the device is a {profile.name!r}.",
-                remedy=f"Compile it again with --target {profile.name}.",
-            )
 
 
 def load(directory: Path, manifest: Manifest, driver: Driver, *, threads: int) -> Program:

@@ -20,6 +20,7 @@ from hyle_agent.measured import notice_of, preferred_tile
 from hyle_agent.memory import collect
 from hyle_agent.models import Loaded, Tested
 from hyle_agent.program import Array, Load
+from hyle_agent.suitability import check_target
 from hyle_agent.tiles import Span, TileMap, tiles_needed, window
 from hyle_agent.trust import Trust
 
@@ -133,6 +134,19 @@ class SlotLoader:
             message = f"{', '.join(changed)} of {bundle} changed on the disk."
             raise StoreError(message, remedy="Install the bundle again.")
         return admitted
+
+    def check_suits(self, manifest: Manifest, idle: Loaded | None) -> None:
+        """Refuse a bundle that this device could not hold beside what serves.
+
+        Args:
+            manifest: The bundle's.
+            idle: What the slot that it would take holds now.
+
+        Raises:
+            ConflictError: It was compiled for another kind of device, or has too many tiles.
+        """
+        check_target(manifest, self.described.profile.name)
+        self.tiles.check(tiles_needed(manifest), idle.span if idle is not None else Span(0, 0))
 
     def unprogrammed(self, folder: Path, digest: str) -> Unprogrammed:
         """Return a slot's bundle without a device; checks what `admit_folder` checks.

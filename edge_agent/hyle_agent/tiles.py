@@ -61,6 +61,12 @@ class TileMap:
             self._given.append(claimed)
         return claimed
 
+    def check(self, count: int, freed: Span) -> None:
+        """Raise what `claim` would raise once a span was taken back; nothing is given out."""
+        after = TileMap(self.tiles)
+        after._given = [span for span in self._given if span != freed]
+        after.claim(count)
+
     def _is_free(self, wanted: Span) -> bool:
         end = wanted.start + wanted.count
         return end <= self.tiles and all(

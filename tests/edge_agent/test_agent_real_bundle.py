@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 
 import grpc
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 import tritonclient.grpc as triton
-from agent_fakes import Operator, debris
-from hyle_bundle import generate_key
+from agent_fakes import Operator, config_for, debris, running
+from hyle_agent.config import DriverConfig
+from hyle_bundle import generate_key, open_bundle
 from hyle_protos.control import control_pb2 as pb
+from hyle_substrates.profile import find_profile
 from onnx import TensorProto, helper, numpy_helper
 from test_agent_command import Served
 from tritonclient.utils import InferenceServerException
@@ -41,6 +44,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for version in ("1", "2"):
         compile_digits(made, version)
     return made
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("pcm-generic", b"", b""), "was compiled for 'pcm-hermes'; the device is a 'pcm-generic'"),
+        (("pcm-hermes", b"count = 64", b"count = 1"), "needs 3 neighbouring tiles; the device has 1"),
+    ],
+)
+def test_a_bundle_that_the_device_cannot_hold_is_refused_before_its_files_travel(
+    folder: Path, tmp_path: Path, store: Path, change: tuple[str, bytes, bytes], said: str
+) -> None:
+    name, old, new = change
+    _, text = find_profile(name)
+    assert old in text
+    (tmp_path / "device.toml").write_bytes(text.replace(old, new))
+    driver = DriverConfig("twin", {"profile": str(tmp_path / "device.toml")})
+    config = msgspec.structs.replace(config_for(store), driver=driver)
+    with (
+        running(config) as agent,
+        grpc.insecure_channel(agent.address) as channel,
+        open_bundle(folder / "1.hyle") as bundle,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        Operator(channel).plan(bundle)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert said in caught.value.details()
+    assert debris(store) == []
 
 
 def compile_table(folder: Path, version: int) -> Path:
