@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hyle_runtime import kernels
 
 __all__ = ["REQUANTISING", "SessionError", "start"]
 
+_LOG = logging.getLogger(__name__)
 # onnxruntime would quantise float weights between quantised values anew, to one scale a tensor.
 REQUANTISING = ["WeightBiasQuantization"]
 
@@ -42,21 +44,38 @@ def start(
     Raises:
         SessionError: onnxruntime refuses the graph.
     """
+    values = {name: ort.OrtValue.ortvalue_from_numpy(np.array(a, copy=True)) for name, a in (replace or {}).items()}
+    options = _options(values, threads=threads, keep_memory=keep_memory)
+    if converters and kernels.register(options):
+        try:
+            return _session(path, options)
+        except Exception as error:
+            # What the graph says is right without them, whatever a release of onnxruntime makes of them.
+            _LOG.warning("twins take longer, as onnxruntime refuses the compiled converters: %s", _first_line(error))
+            options = _options(values, threads=threads, keep_memory=keep_memory)
+    try:
+        return _session(path, options)
+    except Exception as error:
+        text = _first_line(error)
+        raise SessionError(f"onnxruntime refuses {path.name}: {text}", remedy="Compile the bundle again.") from error
+
+
+def _options(values: Mapping[str, ort.OrtValue], *, threads: int, keep_memory: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.enable_cpu_mem_arena = keep_memory
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if converters:
-        kernels.register(options)
-    if replace:
-        values = [ort.OrtValue.ortvalue_from_numpy(np.array(array, copy=True)) for array in replace.values()]
-        options.add_external_initializers(list(replace), values)
-    try:
-        return ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=REQUANTISING
-        )
-    except Exception as error:
-        text = (str(error).splitlines() or [""])[0][:300]
-        raise SessionError(f"onnxruntime refuses {path.name}: {text}", remedy="Compile the bundle again.") from error
+    if values:
+        options.add_external_initializers(list(values), list(values.values()))
+    return options
+
+
+def _session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    providers = ["CPUExecutionProvider"]
+    return ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=REQUANTISING)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:300]

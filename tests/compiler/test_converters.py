@@ -111,3 +111,24 @@ def test_a_library_that_does_not_load_is_left_out(
     assert not kernels.register(ort.SessionOptions())
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "does not load" in caplog.text
+
+
+@needs_library
+def test_operators_that_onnxruntime_refuses_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    profile, text = device(36, 127, negative=True, ranges="static")
+    folder, manifest = compiled(tmp_path, 2, 5, 4, profile, text)
+    x = np.random.default_rng(9).normal(size=(12, 4, 6, 6)).astype(np.float32)
+    seeded(folder)
+    before = answers(folder, manifest, profile, x)
+    assert not caplog.records
+    twin = onnx.load(folder / "twin.onnx", load_external_data=False)
+    for function in twin.functions:
+        for node in function.node:
+            for attribute in node.attribute:
+                if node.domain == kernels.DOMAIN and attribute.name == "levels":
+                    attribute.i = -1
+    onnx.save(twin, folder / "twin.onnx")
+    assert np.array_equal(answers(folder, manifest, profile, x), before)
+    assert "an attribute is out of range" in caplog.text
