@@ -55,6 +55,9 @@ class Gatherer:
         capacity: Requests that may wait; more are refused.
         largest: Samples in one batch of several requests; 1 for a device that takes one after another.
         renew: Finds who answers a request whose program was taken out of service while it waited.
+
+    Attributes:
+        crowded: Whether the program of the last batch takes every core there is.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Gatherer:
         self._waiting: deque[Waiting] = deque()
         self._lock = threading.Lock()
         self._busy = False
+        self.crowded = False
 
     @property
     def full(self) -> bool:
@@ -168,6 +172,7 @@ class Gatherer:
             return
         jobs = [one.job for one in batch]
         samples = sum([job.samples for job in jobs])
+        self.crowded = jobs[0].loaded.program.crowded
         began = time.perf_counter()
         try:
             outputs, energy_j = run_batch(jobs[0].loaded, arrays_of(jobs), samples)

@@ -35,7 +35,8 @@ _TIMEOUT = cygrpc.CompletionType.queue_timeout
 _SHUTDOWN = cygrpc.CompletionType.queue_shutdown
 _ABANDON_S = 2.0
 _AWAKE_S = 50e-6
-_COMPANY = 2
+# Calls of one flush from which a second reader is asked to help; more of them where the program had taken its core.
+_COMPANY, _CROWD = 2, 12
 
 
 class CqEngine:
@@ -170,8 +171,10 @@ class CqEngine:
         for call in self._fresh:
             if not call.over:
                 call.watch()
-        if self._reader is not None and len(self._fresh) >= _COMPANY and time.perf_counter() - began > AWAY_S:
-            self._reader.help()
+        if self._reader is not None and time.perf_counter() - began > AWAY_S:
+            crowded = any(fast.crowded for fast in self._fast)
+            if len(self._fresh) >= (_CROWD if crowded else _COMPANY):
+                self._reader.help()
         self._fresh.clear()
 
     def _called(self, event: Any) -> None:

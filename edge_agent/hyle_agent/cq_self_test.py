@@ -24,7 +24,7 @@ class _Echo:
 
     def __init__(self) -> None:
         self._begun: list[tuple[bytes, Answer]] = []
-        self.full = False
+        self.full = self.crowded = False
 
     def begin(self, request: Any, call: Caller, answer: Answer) -> None:
         self._begun.append((pb.ModelInferResponse(id=request.id).SerializeToString(), answer))

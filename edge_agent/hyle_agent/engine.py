@@ -44,6 +44,11 @@ class Fast(Protocol):
         """Whether a flush is due although more may have come."""
         ...
 
+    @property
+    def crowded(self) -> bool:
+        """Whether what a flush executes takes every core there is."""
+        ...
+
     def begin(self, request: Any, call: Caller, answer: Answer) -> Any:
         """Check a request and keep it for the next flush.
 

@@ -48,6 +48,7 @@ class Executor:
         )
         self._body.program()
         self.shared = self._body.whole
+        self.crowded = self._body.crowded
         self.tiles = sum(len(layer.tiles) for layer in manifest.layers)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -74,6 +74,11 @@ class InferenceService:
         """Whether a whole batch waits; contract: `Fast.full`."""
         return self._gatherer.full
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the last batch took every core there is; contract: `Fast.crowded`."""
+        return self._gatherer.crowded
+
     def begin(self, request: pb.ModelInferRequest, call: Caller, answer: Answer) -> Waiting:
         """Check a request and let it wait for the next flush; contract: `Fast.begin`."""
         arrived = time.perf_counter()

@@ -52,6 +52,11 @@ class Program(Protocol):
         """Whether `run` leaves the driver alone, so that another thread may call it while the device thread is idle."""
         ...
 
+    @property
+    def crowded(self) -> bool:
+        """Whether `run` answers a batch on every core there is."""
+        ...
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Answer one batch.
 

@@ -248,6 +248,11 @@ class Body:
         """Whether `run` is onnxruntime alone: a twin's graph, or a model without physical layers."""
         return self._fused or not (self.manifest.layers or self.manifest.boxes)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether `run` cuts a batch into portions for several threads."""
+        return self._fused and self._portion > 0 and self._crew.size > 1
+
     def close(self) -> None:
         """Give the sessions back; the object is not used again."""
         self._whole = None

@@ -101,6 +101,7 @@ class FakeProgram:
     calls: list[str]
     tiles: int = 0
     shared: bool = False
+    crowded: bool = False
     sick: int = 0
     closed: bool = False
     matrix: np.ndarray[Any, Any] = field(init=False)

@@ -54,6 +54,18 @@ def test_a_long_flush_wakes_the_second_reader_which_ends_with_its_server(experim
     assert said(code, experiments) == answer
 
 
+@pytest.mark.parametrize(("least", "answer"), [(1, "1"), (2, "0")])
+def test_a_program_on_all_cores_wakes_the_second_reader_for_more_requests_only(least: int, answer: str) -> None:
+    code = (
+        "from hyle_agent.polling import poll_here; poll_here();"
+        "from hyle_agent import cq_engine, cq_self_test; echo = cq_self_test._Echo; made = echo.__init__;"
+        "echo.__init__ = lambda self: (made(self), setattr(self, 'crowded', True))[0];"
+        f"cq_engine.AWAY_S, cq_engine._COMPANY, cq_engine._CROWD = 0.0, 1, {least}; seen = [];"
+        "cq_engine.SecondReader.help = lambda self: seen.append(self); cq_self_test.answers(); print(len(seen))"
+    )
+    assert said(code, "") == answer
+
+
 def test_what_speaks_grpc_passes_when_sockets_are_read_here() -> None:
     """The suites that run on both engines, once more on the completion queue, in a process that reads itself."""
     here = Path(__file__).parent

@@ -117,6 +117,7 @@ def test_portions_side_by_side_give_what_one_after_another_gives(tmp_path: Path)
         for size in (1, 3)
     )
     np.testing.assert_allclose(several.run(feed)["output"], one.run(feed)["output"], rtol=1e-5, atol=1e-5)
+    assert (one.crowded, several.crowded) == (False, True)
     several.close()
 
 
