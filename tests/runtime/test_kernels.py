@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +203,32 @@ def test_the_source_has_no_warnings(tmp_path: Path) -> None:
     source = Path(kernels.__file__).with_name("converters.c")
     strict = ["-std=c11", "-O3", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fPIC", "-shared"]
     subprocess.run(["cc", *strict, "-o", str(tmp_path / "library.so"), str(source)], check=True, timeout=120)
+
+
+UNDER_WATCH = """
+import sys, pytest
+from pathlib import Path
+from hyle_runtime import kernels
+kernels.LIBRARY = Path(sys.argv[1])
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-cov", "-m", "not long", sys.argv[2]]))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc")
+def test_no_access_is_out_of_bounds(tmp_path: Path) -> None:
+    """This file again, on a library that ends the process at the first wrong address or undefined operation."""
+    source, library = Path(kernels.__file__).with_name("converters.c"), tmp_path / "converters.so"
+    watch = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1", "-ffp-contract=off"]
+    shared = ["-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", "-o", str(library), str(source)]
+    subprocess.run(["gcc", *watch, *shared], check=True, timeout=120)
+    found = [
+        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    environment |= {"LD_PRELOAD": " ".join(found), "ASAN_OPTIONS": "detect_leaks=0"}
+    command = [sys.executable, "-c", UNDER_WATCH, str(library), __file__]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " passed" in done.stdout
