@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
-import ndonnx as ndx
 import numpy as np
 import onnx_ir as ir
 from hyle_substrates import io
 from hyle_substrates.profile import Profile
-from onnxscript import rewriter
-from onnxscript.rewriter.rules.common import _min_max_to_clip
 
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.segments import DOMAIN
+from hyle_compiler.tape import Tape
 
-__all__ = ["CONVERTERS", "DOMAIN", "Converter", "body", "input_names"]
+__all__ = ["DOMAIN", "body", "input_names"]
 
 # Measured with onnxruntime on one core. Blocks read together win a fifth to nothing, and lose 3 % with more columns.
 # Copies are added in bytes by a product whose cost grows with the columns squared: with 16 it wins a fifth, with 32 it
 # loses a tenth, with 512 it takes six times as long as adding slices.
 JOINED_COLUMNS, COUNTED_COLUMNS = 4096, 16
-CONVERTERS = "converters"
-
-
-@dataclass(frozen=True, slots=True)
-class Converter:
-    """Nodes of a body that are one converter's work; a body lists them under `CONVERTERS` of its `meta`.
-
-    Attributes:
-        kind: "Drive" from values to DAC codes, "Read" from column sums to values.
-        nodes: The nodes, in order.
-        inputs: What they read, by the role it has there; a deviate, which other nodes may give later, is left out.
-        outputs: What they give.
-        attributes: Whole numbers that say what is done.
-    """
-
-    kind: str
-    nodes: tuple[ir.Node, ...]
-    inputs: Mapping[str, ir.Value]
-    outputs: tuple[ir.Value, ...]
-    attributes: Mapping[str, int]
 
 
 def input_names(layer: Calibrated) -> tuple[str, ...]:
@@ -59,7 +35,7 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
 
     The weights' type is left open: integer levels for the nominal device, float32 for an instance.
     """
-    tape = _Tape(opset)
+    tape = Tape(opset)
     x = tape.input("x")
     bound, noise, offset = (tape.input(name) for name in ("full_scale", "noise", "offset"))
     full_scale, codes = _driven(tape, layer, profile, x, bound)
@@ -86,9 +62,7 @@ def body(layer: Calibrated, profile: Profile, opset: int) -> ir.Function:
     return tape.function(layer.placed.layer.name)
 
 
-def _driven(
-    tape: _Tape, layer: Calibrated, profile: Profile, x: ir.Value, bound: ir.Value
-) -> tuple[ir.Value, ir.Value]:
+def _driven(tape: Tape, layer: Calibrated, profile: Profile, x: ir.Value, bound: ir.Value) -> tuple[ir.Value, ir.Value]:
     """A sample's full scale, and its DAC codes."""
     first = tape.here
     full_scale = _sample_scale(tape, layer, x) if layer.dynamic else bound
@@ -130,7 +104,7 @@ def _counts(layer: Calibrated, profile: Profile) -> bool:
 
 
 def _sum_of_blocks(
-    tape: _Tape,
+    tape: Tape,
     layer: Calibrated,
     profile: Profile,
     sides: Sequence[ir.Value],
@@ -174,12 +148,12 @@ def _reading(layer: Calibrated, profile: Profile, parts: int) -> dict[str, int]:
     return {"levels": profile.adc.levels, "axis": _column_axis(layer), "parts": parts}
 
 
-def _difference(tape: _Tape, reads: Sequence[ir.Value]) -> ir.Value:
+def _difference(tape: Tape, reads: Sequence[ir.Value]) -> ir.Value:
     """What a second pass reads is taken off the first."""
     return reads[0] if len(reads) == 1 else tape.op("Sub", *reads)
 
 
-def _sides(tape: _Tape, layer: Calibrated, codes: ir.Value) -> list[ir.Value]:
+def _sides(tape: Tape, layer: Calibrated, codes: ir.Value) -> list[ir.Value]:
     """What is driven one after another, as `io.sides` says."""
     if layer.polarity == "signed":
         return [codes]
@@ -188,7 +162,7 @@ def _sides(tape: _Tape, layer: Calibrated, codes: ir.Value) -> list[ir.Value]:
 
 
 def _block(
-    tape: _Tape,
+    tape: Tape,
     layer: Calibrated,
     index: int,
     profile: Profile,
@@ -215,7 +189,7 @@ def _block(
 
 
 def _signal_noise(
-    tape: _Tape, layer: Calibrated, index: int, profile: Profile, codes: ir.Value, weights: ir.Value, total: ir.Value
+    tape: Tape, layer: Calibrated, index: int, profile: Profile, codes: ir.Value, weights: ir.Value, total: ir.Value
 ) -> ir.Value:
     """Standard deviation of a read that depends on what is read, in ADC codes."""
     power = _row_sum(tape, layer, index, tape.op("Mul", codes, codes))
@@ -233,7 +207,7 @@ def _signal_noise(
     )
 
 
-def _row_sum(tape: _Tape, layer: Calibrated, index: int, values: ir.Value) -> ir.Value:
+def _row_sum(tape: Tape, layer: Calibrated, index: int, values: ir.Value) -> ir.Value:
     """Sum of the values on one block's rows, broadcastable over columns."""
     geometry = layer.placed.layer.geometry
     start, stop = layer.placed.blocks[index].rows
@@ -246,7 +220,7 @@ def _row_sum(tape: _Tape, layer: Calibrated, index: int, values: ir.Value) -> ir
     return _product(tape, layer, index, values, tape.constant(ones.reshape(1, last - first, *geometry.kernel)))
 
 
-def _weights(tape: _Tape, layer: Calibrated, copies: Sequence[ir.Value], unit: float) -> ir.Value:
+def _weights(tape: Tape, layer: Calibrated, copies: Sequence[ir.Value], unit: float) -> ir.Value:
     """The copies side by side, in ADC codes a DAC code; constant, so it is folded when the graph is loaded."""
     columns = 1 if layer.placed.layer.geometry is None else 0
     cast = [tape.op("Cast", copy, to=ir.DataType.FLOAT) for copy in copies]
@@ -254,7 +228,7 @@ def _weights(tape: _Tape, layer: Calibrated, copies: Sequence[ir.Value], unit: f
     return joined if unit == 1.0 else tape.op("Mul", joined, tape.constant(np.float32(unit)))
 
 
-def _counted(tape: _Tape, layer: Calibrated, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
+def _counted(tape: Tape, layer: Calibrated, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
     """Read and sum over column copies in integers: exactly what `_read` and `_sum_of_copies` give."""
     levels, copies = profile.adc.levels, layer.col_copies
     noisy = _noisy(tape, profile, total, noise)
@@ -267,7 +241,7 @@ def _counted(tape: _Tape, layer: Calibrated, profile: Profile, total: ir.Value, 
     return tape.op("ConvInteger", codes, tape.constant(ones), zero, kernel_shape=point)
 
 
-def _sum_of_copies(tape: _Tape, layer: Calibrated, read: ir.Value, copies: int) -> ir.Value:
+def _sum_of_copies(tape: Tape, layer: Calibrated, read: ir.Value, copies: int) -> ir.Value:
     """Sum over copies, which lie side by side."""
     if copies == 1:
         return read
@@ -278,19 +252,19 @@ def _sum_of_copies(tape: _Tape, layer: Calibrated, read: ir.Value, copies: int) 
     return tape.op("Sum", *parts)
 
 
-def _read(tape: _Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
+def _read(tape: Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
     levels, noisy = profile.adc.levels, _noisy(tape, profile, total, noise)
     return tape.inline(lambda a: io.readout(a, None, 0.0, levels), noisy) if levels else noisy
 
 
-def _noisy(tape: _Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
+def _noisy(tape: Tape, profile: Profile, total: ir.Value, noise: ir.Value) -> ir.Value:
     if not profile.noise_factor:
         return total
     deviate = tape.op("RandomNormalLike", total, mean=0.0, scale=1.0)
     return tape.inline(lambda a, b, c: io.readout(a, b, c, 0), total, deviate, noise)
 
 
-def _sample_scale(tape: _Tape, layer: Calibrated, x: ir.Value) -> ir.Value:
+def _sample_scale(tape: Tape, layer: Calibrated, x: ir.Value) -> ir.Value:
     geometry = layer.placed.layer.geometry
     axes = [-1] if geometry is None else list(range(1, 2 + len(geometry.kernel)))
     magnitude = tape.op("Abs", x)
@@ -299,14 +273,14 @@ def _sample_scale(tape: _Tape, layer: Calibrated, x: ir.Value) -> ir.Value:
     return tape.op("ReduceMax", magnitude, tape.constant(np.array(axes, dtype=np.int64)), keepdims=1)
 
 
-def _per_column(tape: _Tape, layer: Calibrated, value: ir.Value) -> ir.Value:
+def _per_column(tape: Tape, layer: Calibrated, value: ir.Value) -> ir.Value:
     geometry = layer.placed.layer.geometry
     if geometry is None:
         return value
     return tape.op("Reshape", value, tape.constant(np.array([1, -1, *[1] * len(geometry.kernel)], dtype=np.int64)))
 
 
-def _product(tape: _Tape, layer: Calibrated, index: int, codes: ir.Value, weights: ir.Value) -> ir.Value:
+def _product(tape: Tape, layer: Calibrated, index: int, codes: ir.Value, weights: ir.Value) -> ir.Value:
     """Sum over one block's rows; a convolution's block is a range of channels (its other kernel positions are zero)."""
     geometry = layer.placed.layer.geometry
     start, stop = layer.placed.blocks[index].rows
@@ -328,95 +302,3 @@ def _product(tape: _Tape, layer: Calibrated, index: int, codes: ir.Value, weight
         pads=list(geometry.pads),
         dilations=list(geometry.dilations),
     )
-
-
-class _Tape:
-    """Collects the nodes of one function."""
-
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
-        self.converters: list[Converter] = []
-        self._nodes: list[ir.Node] = []
-        self._inputs: list[ir.Value] = []
-        self._count = 0
-
-    @property
-    def here(self) -> int:
-        """How many nodes there are."""
-        return len(self._nodes)
-
-    def place(self, node: ir.Node) -> int:
-        """How many nodes come before one of them."""
-        return self._nodes.index(node)
-
-    def convert(
-        self,
-        kind: str,
-        first: int,
-        inputs: Mapping[str, ir.Value],
-        outputs: tuple[ir.Value, ...],
-        attributes: Mapping[str, int],
-    ) -> None:
-        """Note that all nodes from a place on are a converter's work."""
-        self.converters.append(Converter(kind, tuple(self._nodes[first:]), inputs, outputs, attributes))
-
-    def input(self, name: str) -> ir.Value:
-        value = ir.Value(name=name)
-        self._inputs.append(value)
-        return value
-
-    def constant(self, array: Any) -> ir.Value:
-        name = self._name()
-        return self._add(ir.node("Constant", [], {"value": ir.tensor(np.asarray(array), name=name)}, name=name), name)
-
-    def op(self, op_type: str, *inputs: ir.Value, output: str | None = None, **attributes: Any) -> ir.Value:
-        name = output or self._name()
-        return self._add(ir.node(op_type, list(inputs), attributes, name=name), name)
-
-    def inline(self, function: Callable[..., Any], *arguments: ir.Value) -> ir.Value:
-        graph = _trace(function, len(arguments))
-        known: dict[str, ir.Value] = {f"a{i}": value for i, value in enumerate(arguments)}
-        for name, value in graph.initializers.items():
-            known[name] = self.constant(np.asarray(value.const_value))
-        for node in graph:
-            inputs = [None if value is None else known[str(value.name)] for value in node.inputs]
-            name = self._name()
-            copy = ir.node(node.op_type, inputs, {a.name: a.value for a in node.attributes.values()}, name=name)
-            known[str(node.outputs[0].name)] = self._add(copy, name)
-        return known["result"]
-
-    def function(self, name: str) -> ir.Function:
-        graph = ir.Graph(
-            self._inputs, [self._nodes[-1].outputs[0]], nodes=self._nodes, opset_imports={"": self.opset}, name=name
-        )
-        function = ir.Function(DOMAIN, name, graph=graph, attributes=[])
-        function.meta[CONVERTERS] = tuple(self.converters)
-        return function
-
-    def _name(self) -> str:
-        self._count += 1
-        return f"t{self._count}"
-
-    def _add(self, node: ir.Node, name: str) -> ir.Value:
-        node.outputs[0].name = name
-        self._nodes.append(node)
-        return node.outputs[0]
-
-
-def _trace(function: Callable[..., Any], count: int) -> ir.Graph:
-    """Graph of a function of `count` float32 arrays; what was traced once with the same closure is not traced again."""
-    closure = tuple(repr(cell.cell_contents) for cell in function.__closure__ or ())
-    key = (function.__code__, closure, count)
-    if key not in _TRACES:
-        _TRACES[key] = _traced(function, count)
-    return _TRACES[key]
-
-
-_TRACES: dict[tuple[Any, ...], ir.Graph] = {}
-
-
-def _traced(function: Callable[..., Any], count: int) -> ir.Graph:
-    arguments = [ndx.argument(shape=("N",), dtype=ndx.float32) for _ in range(count)]
-    built = ndx.build({f"a{i}": argument for i, argument in enumerate(arguments)}, {"result": function(*arguments)})
-    # A limit on both sides is two operators when it is traced; one pass over the values does for both.
-    return rewriter.rewrite(ir.from_proto(built), pattern_rewrite_rules=_min_max_to_clip.rules).graph

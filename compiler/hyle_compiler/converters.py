@@ -14,7 +14,7 @@ import onnx_ir as ir
 from hyle_runtime.kernels import DOMAIN, MOST_LEVELS, VARIANTS
 from onnx_ir.passes import common
 
-from hyle_compiler.bodies import CONVERTERS, Converter
+from hyle_compiler.tape import CONVERTERS, Converter
 
 __all__ = ["call_converters"]
 

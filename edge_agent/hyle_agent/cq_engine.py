@@ -171,9 +171,9 @@ class CqEngine:
         for call in self._fresh:
             if not call.over:
                 call.watch()
-        if self._reader is not None and time.perf_counter() - began > AWAY_S:
+        if self._reader is not None and len(self._fresh) >= _COMPANY and time.perf_counter() - began > AWAY_S:
             crowded = any(fast.crowded for fast in self._fast)
-            if len(self._fresh) >= (_CROWD if crowded else _COMPANY):
+            if not crowded or len(self._fresh) >= _CROWD:
                 self._reader.help()
         self._fresh.clear()
 
