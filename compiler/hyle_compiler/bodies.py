@@ -145,7 +145,8 @@ def _sum_of_blocks(
 
 
 def _reading(layer: Calibrated, profile: Profile, parts: int) -> dict[str, int]:
-    return {"levels": profile.adc.levels, "axis": _column_axis(layer), "parts": parts}
+    later = {"rectify": 0, "pool_height": 0, "pool_width": 0}
+    return {"levels": profile.adc.levels, "axis": _column_axis(layer), "parts": parts, **later}
 
 
 def _difference(tape: Tape, reads: Sequence[ir.Value]) -> ir.Value:

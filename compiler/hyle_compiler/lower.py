@@ -18,6 +18,7 @@ from onnx_ir.passes import common
 from hyle_compiler.bodies import DOMAIN, body, input_names
 from hyle_compiler.calibrate import Calibrated
 from hyle_compiler.converters import call_converters
+from hyle_compiler.followers import take_followers
 from hyle_compiler.segments import Cut
 from hyle_compiler.table_noise import read_noise_from_table
 from hyle_compiler.tensors import Stored
@@ -122,6 +123,7 @@ def write_programs(model: ir.Model, layers: Sequence[Layer], folder: Path) -> di
     ir.save(model, files["program.onnx"])
     _open_weights(model, layers)
     _open_noise(model, layers)
+    take_followers(model)
     call_converters(model)
     ir.save(model, files["twin.onnx"])
     return files

@@ -21,7 +21,6 @@ from hyle_substrates.deviates import RUN, RUNS
 __all__ = ["read_noise_from_table"]
 
 _SHAPE_OF_PART = 15  # the opset from which Shape can tell one axis alone
-_PACKED = 512  # values: measured, up to so many a read saves a tenth of a small layer's time, from 1,024 on nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +31,11 @@ class _Reads:
         values: Values of one sample's read.
         shape: A read's shape without its first axis, the samples.
         batch: The graph's input that has as many samples.
-        packed: Whether the values themselves are gathered with those of other layers, and not only their places drawn:
-            one operator for all, and a copy, which is worth it for a few.
     """
 
     values: int
     shape: tuple[int, ...]
     batch: ir.Value
-    packed: bool
 
     @property
     def runs(self) -> int:
@@ -75,12 +71,12 @@ def read_noise_from_table(
             _rewrite(function, draws, reads, whole=_values(call, width) % RUN == 0)
             rewritten[key] = len(draws), reads
         drawn, reads = rewritten[key]
-        if drawn and (reads is None or not reads.packed):
+        if drawn:
             _give(call, table)
         if drawn and reads is not None:
             together.setdefault(reads.batch, []).extend([(call, reads)] * drawn)
     for number, (batch, some) in enumerate(together.items()):
-        _draw(model.graph, batch, some, table, f"hyle.physical/places{number}_")
+        _draw(model.graph, batch, some, f"hyle.physical/places{number}_")
 
 
 def _draws(function: ir.Function) -> list[ir.Node]:
@@ -107,7 +103,7 @@ def _reads(model: ir.Model, call: ir.Node, layer: Layer, width: int) -> _Reads |
         return None
     # Copies lie side by side, along the channels of a convolution.
     sizes[-1 if layer.convolution is None else 0] *= width
-    return _Reads(prod(sizes), tuple(sizes), batches[0], prod(sizes) <= _PACKED)
+    return _Reads(prod(sizes), tuple(sizes), batches[0])
 
 
 def _give(call: ir.Node, value: ir.Value) -> None:
@@ -115,27 +111,16 @@ def _give(call: ir.Node, value: ir.Value) -> None:
     call.replace_input_with(len(call.inputs) - 1, value)
 
 
-def _draw(
-    graph: ir.Graph, batch: ir.Value, reads: Sequence[tuple[ir.Node, _Reads]], table: ir.Value, prefix: str
-) -> None:
-    """Draw the places of all reads, before everything else, and hand each its own, or what stands there."""
+def _draw(graph: ir.Graph, batch: ir.Value, reads: Sequence[tuple[ir.Node, _Reads]], prefix: str) -> None:
+    """Draw the places of all reads, before everything else, and hand each its own."""
     tape = _Nodes(prefix)
-    packed = [(call, one.values) for call, one in reads if one.packed]
-    values = sum(count for _, count in packed)
-    apart = [(call, one.runs) for call, one in reads if not one.packed]
-    runs = [count for _, count in apart] + [-(-values // RUN)] * bool(packed)
+    runs = [one.runs for _, one in reads]
     samples = tape.add("Shape", batch, start=0, end=1)
     size = tape.add("Concat", samples, tape.constant([sum(runs)]), axis=0)
     places = tape.split(tape.places(tape.add("ConstantOfShape", size)), runs)
-    given = list(zip([call for call, _ in apart], places, strict=False))
-    if packed:
-        flat = tape.add("Reshape", tape.add("Gather", table, places[-1], axis=0), tape.constant([0, runs[-1] * RUN]))
-        counts = [count for _, count in packed]
-        rest = [runs[-1] * RUN - values] if values % RUN else []
-        given += zip([call for call, _ in packed], tape.split(flat, counts + rest), strict=False)
     graph.insert_before(graph[0], tape.nodes)
-    for call, value in given:
-        _give(call, value)
+    for (call, _), place in zip(reads, places, strict=True):
+        _give(call, place)
 
 
 def _values(call: ir.Node, width: int) -> int:
@@ -151,8 +136,7 @@ def _rewrite(function: ir.Function, draws: Sequence[ir.Node], reads: _Reads | No
     if not draws:
         return
     table = ir.Value(name=DEVIATES)
-    if reads is None or not reads.packed:
-        function.inputs.append(table)
+    function.inputs.append(table)
     noise = next(value for value in function.inputs if value.name == "noise")
     for number, node in enumerate(draws):
         total, deviate = node.inputs[0], node.outputs[0]
@@ -162,7 +146,7 @@ def _rewrite(function: ir.Function, draws: Sequence[ir.Node], reads: _Reads | No
         else:
             given = ir.Value(name=f"given_{number}")
             function.inputs.append(given)
-            nodes = _read_packed(given, prefix, reads) if reads.packed else _read_at(given, table, prefix, reads)
+            nodes = _read_at(given, table, prefix, reads)
         # The table is scaled already; only a noise that depends on the signal is still multiplied.
         scaled = [use for use, _ in deviate.uses() if use.op_type == "Mul" and noise in use.inputs]
         old = [node, *scaled]
@@ -202,16 +186,6 @@ class _Nodes:
             output.name = f"{node.name}_{number}" if number else node.name
         self.nodes.append(node)
         return list(node.outputs)
-
-
-def _read_packed(values: ir.Value, prefix: str, reads: _Reads) -> list[ir.Node]:
-    """Nodes that bring a read's deviates into its shape."""
-    tape = _Nodes(prefix)
-    if len(reads.shape) == 1:
-        tape.add("Identity", values)  # which costs nothing: onnxruntime takes it out
-    else:
-        tape.add("Reshape", values, tape.constant([-1, *reads.shape]))
-    return tape.nodes
 
 
 def _read_at(place: ir.Value, table: ir.Value, prefix: str, reads: _Reads) -> list[ir.Node]:

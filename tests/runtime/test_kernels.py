@@ -40,8 +40,31 @@ def run(kind: str, inputs: dict[str, Array], roles: tuple[str, ...], outputs: in
     return list(ort.InferenceSession(model.SerializeToString(), options).run(None, inputs))
 
 
-def read(inputs: dict[str, Array], *, levels: int = 127, axis: int = -1, parts: int = 1, name: str = "Read0") -> Array:
-    return run(name, inputs, ROLES, 1, levels=levels, axis=axis, parts=parts)[0]
+def read(
+    inputs: dict[str, Array],
+    *,
+    levels: int = 127,
+    axis: int = -1,
+    parts: int = 1,
+    rectify: int = 0,
+    pool: tuple[int, int] = (0, 0),
+    name: str = "Read0",
+) -> Array:
+    later = {"rectify": rectify, "pool_height": pool[0], "pool_width": pool[1]}
+    return run(name, inputs, ROLES, 1, levels=levels, axis=axis, parts=parts, **later)[0]
+
+
+def followed(values: Array, rectify: int, pool: tuple[int, int]) -> Array:
+    """What is asked of a read's values beside the values."""
+    if rectify:
+        values = np.maximum(values, 0)
+    if pool == (0, 0):
+        return values
+    maps = values.reshape(*values.shape[:2], -1, values.shape[-1])
+    high, wide = maps.shape[2] // pool[0], maps.shape[3] // pool[1]
+    cut = maps[:, :, : high * pool[0], : wide * pool[1]].reshape(*maps.shape[:2], high, pool[0], wide, pool[1])
+    most = cut.max(axis=(3, 5), initial=-np.inf)
+    return most.reshape(*values.shape[:2], *([high] if values.ndim == 4 else []), wide)
 
 
 def expected(inputs: dict[str, Array], levels: int, axis: int, parts: int) -> Array:
@@ -75,12 +98,15 @@ def expected(inputs: dict[str, Array], levels: int, axis: int, parts: int) -> Ar
     return value + inputs["offset"].reshape(shape) if "offset" in inputs else value
 
 
+Later = tuple[int, tuple[int, int]]
+
+
 @st.composite
-def readings(draw: st.DrawFn) -> tuple[dict[str, Array], int, int, int]:
+def readings(draw: st.DrawFn) -> tuple[dict[str, Array], int, int, int, Later]:
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     axis, parts, cols = draw(st.sampled_from([1, -1])), draw(st.integers(1, 11)), draw(st.integers(1, 70))
     samples = draw(st.integers(1, 4))
-    inner = draw(st.sampled_from([(), (1,), (7,), (300,), (5, 9), (3, 4, 5)]))
+    inner = draw(st.sampled_from([(), (1,), (7,), (300,), (5, 9), (12, 12), (9, 400), (3, 4, 5)]))
     shape = (samples, parts * cols, *inner) if axis == 1 else (samples, *inner[:2], parts * cols)
     levels = draw(st.sampled_from([0, 1, 31, 127, 4095, kernels.MOST_LEVELS]))
     spread = max(levels, 1) * draw(st.sampled_from([0.3, 2.0]))
@@ -104,15 +130,18 @@ def readings(draw: st.DrawFn) -> tuple[dict[str, Array], int, int, int]:
         inputs["full_scale"] = random.random(size if draw(st.booleans()) else (1,) * len(shape)).astype(np.float32)
     if draw(st.booleans()):
         inputs["offset"] = random.normal(size=cols).astype(np.float32)
-    return inputs, levels, axis, parts
+    pool = (0, 0)
+    if axis == 1 and len(inner) in {1, 2} and draw(st.booleans()):
+        pool = (1 if len(inner) == 1 else draw(st.integers(1, 6)), draw(st.integers(1, 9)))
+    return inputs, levels, axis, parts, (draw(st.integers(0, 1)), pool)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(readings())
-def test_a_read_is_what_numpy_says(case: tuple[dict[str, Array], int, int, int]) -> None:
-    inputs, levels, axis, parts = case
-    wanted = expected(inputs, levels, axis, parts)
-    got = read(inputs, levels=levels, axis=axis, parts=parts)
+def test_a_read_is_what_numpy_says(case: tuple[dict[str, Array], int, int, int, Later]) -> None:
+    inputs, levels, axis, parts, (rectify, pool) = case
+    wanted = followed(expected(inputs, levels, axis, parts), rectify, pool)
+    got = read(inputs, levels=levels, axis=axis, parts=parts, rectify=rectify, pool=pool)
     assert got.shape == wanted.shape
     assert np.array_equal(got, wanted)
 
@@ -180,11 +209,43 @@ def test_deviates_without_places_are_one_for_each_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "attributes", [{"levels": -1}, {"levels": kernels.MOST_LEVELS + 1}, {"axis": 0}, {"axis": 2}, {"parts": 0}]
+    "attributes",
+    [
+        {"levels": -1},
+        {"levels": kernels.MOST_LEVELS + 1},
+        {"axis": 0},
+        {"axis": 2},
+        {"parts": 0},
+        {"pool": (-1, 2)},
+        {"pool": (2, 0)},
+        {"pool": (0, 2)},
+        {"pool": (2, kernels.MOST_POOLED + 1)},
+    ],
 )
 def test_an_attribute_out_of_range_is_refused(attributes: dict[str, int]) -> None:
     with pytest.raises(Exception, match="an attribute is out of range"):
         read(GOOD, **{"parts": 2, **attributes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "pool"),
+    [((2, 6), -1, (1, 2)), ((2, 6), 1, (1, 2)), ((2, 6, 8), 1, (2, 2)), ((1, 6, 2, 2, 2), 1, (1, 1))],
+)
+def test_only_maps_are_pooled(shape: tuple[int, ...], axis: int, pool: tuple[int, int]) -> None:
+    inputs = {"total": np.ones(shape, dtype=np.float32), "scale": np.ones(6, dtype=np.float32)}
+    with pytest.raises(Exception, match="Read pools maps of one or two axes"):
+        read(inputs, axis=axis, pool=pool)
+
+
+def test_many_samples_are_pooled_on_several_threads() -> None:
+    random = np.random.default_rng(2)
+    inputs = {
+        "total": random.normal(0, 50, (70, 8, 20, 14)).astype(np.float32),
+        "scale": random.normal(size=8).astype(np.float32),
+        "offset": random.normal(size=4).astype(np.float32),
+    }
+    wanted = followed(expected(inputs, 127, 1, 2), 1, (2, 2))
+    assert np.array_equal(read(inputs, axis=1, parts=2, rectify=1, pool=(2, 2)), wanted)
 
 
 def test_there_are_as_many_names_as_the_compiler_may_give() -> None:

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-__all__ = ["DOMAIN", "LIBRARY", "MOST_LEVELS", "VARIANTS", "register"]
+__all__ = ["DOMAIN", "LIBRARY", "MOST_LEVELS", "MOST_POOLED", "VARIANTS", "register"]
 
 _LOG = logging.getLogger(__name__)
-DOMAIN = "hyle.converters"
+DOMAIN = "hyle.converters.2"
 LIBRARY = Path(__file__).with_name("converters.so")
-# As converters.c has them: how many operators of each kind the numbers in their names tell apart, and the highest code.
+# As converters.c has them: how many operators of each kind the numbers in their names tell apart, the highest code, and
+# the longest side of what is pooled.
 VARIANTS = {"Drive": 8, "Read": 32}
 MOST_LEVELS = 1 << 21
+MOST_POOLED = 1 << 10
 
 
 def register(options: ort.SessionOptions) -> bool:

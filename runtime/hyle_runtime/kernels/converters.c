@@ -5,7 +5,7 @@
  * without a fused multiply-add, and sums over copies in the order of the copies.
  *
  *   Drive  x, [factor] -> codes, [full_scale]
- *   Read   total, [deviates], [places], scale, [full_scale], [offset] -> values
+ *   Read   total, [deviates], [places], scale, [full_scale], [offset] -> values, rectified and pooled where that is asked
  *
  * Every count is checked against the shapes that come before a value is touched.
  */
@@ -15,13 +15,16 @@
 
 #include "ort_abi.h"
 
-enum { RANK = 16, CHUNK = 256, TOGETHER = 4 };
+enum { RANK = 16, CHUNK = 1024 };
+/* A run of deviates is seldom in a near cache: the next one's first lines are asked for while one is added. */
+enum { LINES = 8, LINE_BYTES = 64 };
 /* onnxruntime takes some 60 µs a session for each operator that it is told of. */
 enum { DRIVES = 8, READS = 32 };
-static const char DOMAIN[] = "hyle.converters";
+/* Counts up when an operator comes to mean something else: a bundle and a library of different numbers do not meet. */
+static const char DOMAIN[] = "hyle.converters.2";
 /* Adding and taking off 1.5 * 2^23 rounds to the nearest integer, halves to even, below 2^22. */
 static const float ROUND = 12582912.0f;
-static const int64_t MOST_LEVELS = 1 << 21;
+static const int64_t MOST_LEVELS = 1 << 21, MOST_POOLED = 1 << 10;
 /* Fewer values than these are not worth another thread, nor is cutting them into more shares. */
 static const int64_t LEAST_SHARED = 1 << 16, MOST_SHARES = 64;
 
@@ -89,21 +92,19 @@ INLINE Deviates noise_from(const Noise *noise, int64_t value) {
                     value % noise->volume};
 }
 
-/* `n` deviates from number `start` on: where they lie, or brought together in `room`. */
-INLINE const float *deviates_of(const Deviates *d, int64_t start, int64_t n, float *room) {
+/* Deviates from number `start` on, as many of `n` as lie side by side; those after them are asked for meanwhile. */
+INLINE const float *deviates_of(const Deviates *d, int64_t start, int64_t *n) {
   if (!d->places) return d->data + start;
   start += d->first;
   /* A division of 32 bits takes a third of the time. */
   const int64_t run = start <= UINT32_MAX ? (uint32_t)start / (uint32_t)d->width : start / d->width;
-  const int64_t *place = d->places + run;
-  int64_t at = start - run * d->width;
-  if (at + n <= d->width) return d->data + *place * d->width + at;
-  for (int64_t done = 0; done < n; place++, at = 0) {
-    const int64_t some = d->width - at < n - done ? d->width - at : n - done;
-    memcpy(room + done, d->data + *place * d->width + at, (size_t)some * sizeof *room);
-    done += some;
+  const int64_t at = start - run * d->width;
+  if (*n > d->width - at) {
+    *n = d->width - at;
+    const char *next = (const char *)(d->data + d->places[run + 1] * d->width);
+    for (int line = 0; line < LINES; line++) __builtin_prefetch(next + line * LINE_BYTES);
   }
-  return room;
+  return d->data + d->places[run] * d->width + at;
 }
 
 typedef struct {
@@ -112,50 +113,35 @@ typedef struct {
   const float *scale, *full_scale, *offset;
   int64_t outer, parts, cols, inner; /* total: outer x (parts x cols) x inner */
   int each, whole;                   /* a scale for every part; a full scale for all */
+  int rectify;                       /* nothing below 0 */
   float top;                         /* 0: continuous */
   Noise noise;
+  /* The largest of `high` x `wide` values, of maps of `height` x `width`; 0: all values. */
+  int64_t high, wide, height, width;
 } Reading;
 
-/* Some values of one part: their sums, their deviates, and the scale of the first. */
-typedef struct {
-  const float *total, *deviates, *scale;
-} Part;
-
-/* Codes of some parts, added to `sum` one after another, or its beginning. What is constant at a call costs nothing. */
-INLINE void add(float *restrict sum, const Part *part, const int parts, int64_t n, float top, const int digital,
-                const int each, const int step, const int begin) {
+/* Codes of one part, added to `sum` or its beginning. What is constant at a call costs nothing. */
+INLINE void add(float *restrict sum, const float *restrict total, const float *restrict deviates,
+                const float *restrict scale, int64_t n, float top, const int noisy, const int digital, const int each,
+                const int step, const int begin) {
   for (int64_t i = 0; i < n; i++) {
-    float v = begin ? 0.0f : sum[i];
-    for (int p = 0; p < parts; p++) {
-      const float noisy = part[p].total[i] + part[p].deviates[i];
-      const float code = digital ? rounded(bounded(noisy, top)) : noisy;
-      const float scaled = each ? code * part[p].scale[i * step] : code;
-      v = begin && p == 0 ? scaled : v + scaled;
-    }
-    sum[i] = v;
+    const float v = noisy ? total[i] + deviates[i] : total[i];
+    const float code = digital ? rounded(bounded(v, top)) : v;
+    const float scaled = each ? code * scale[i * step] : code;
+    sum[i] = begin ? scaled : sum[i] + scaled;
   }
 }
 
-INLINE void add_together(float *sum, const Part *part, int parts, int64_t n, float top, const int digital,
-                         const int each, const int step, int begin) {
-  if (!begin) {
-    for (int p = 0; p < parts; p++) add(sum, part + p, 1, n, top, digital, each, step, 0);
-    return;
-  }
-  switch (parts) {
-    case 1:
-      add(sum, part, 1, n, top, digital, each, step, 1);
-      break;
-    case 2:
-      add(sum, part, 2, n, top, digital, each, step, 1);
-      break;
-    case 3:
-      add(sum, part, 3, n, top, digital, each, step, 1);
-      break;
-    default:
-      add(sum, part, 4, n, top, digital, each, step, 1);
-      break;
-  }
+INLINE void add_some(const Reading *r, float *sum, const float *total, const float *deviates, const float *scale,
+                     int64_t n, const int noisy, const int step, const int begin) {
+  if (r->top > 0.0f && r->each)
+    add(sum, total, deviates, scale, n, r->top, noisy, 1, 1, step, begin);
+  else if (r->top > 0.0f)
+    add(sum, total, deviates, scale, n, r->top, noisy, 1, 0, step, begin);
+  else if (r->each)
+    add(sum, total, deviates, scale, n, r->top, noisy, 0, 1, step, begin);
+  else
+    add(sum, total, deviates, scale, n, r->top, noisy, 0, 0, step, begin);
 }
 
 /* Values of one column, or (with a step of 1) of columns side by side: `n` of each part. The first part's sums begin at
@@ -163,37 +149,32 @@ INLINE void add_together(float *sum, const Part *part, int parts, int64_t n, flo
  */
 INLINE void read_some(const Reading *r, float *values, int64_t sample, const float *total, int64_t apart,
                       const Deviates *noise, int64_t start, int64_t later, int64_t column, int64_t n, const int step) {
-  static const float still[CHUNK];
-  float sum[CHUNK], room[TOGETHER][CHUNK];
-  for (int64_t done = 0; done < r->parts; done += TOGETHER) {
-    const int parts = (int)(r->parts - done < TOGETHER ? r->parts - done : TOGETHER);
-    Part part[TOGETHER] = {{0}};
-    for (int p = 0; p < parts; p++) {
-      part[p].total = total + (done + p) * apart;
-      part[p].deviates = noise->data ? deviates_of(noise, start + (done + p) * later, n, room[p]) : still;
-      part[p].scale = r->scale + (r->each ? (done + p) * r->cols : 0) + column;
+  for (int64_t p = 0; p < r->parts; p++, total += apart, start += later) {
+    const float *scale = r->scale + (r->each ? p * r->cols : 0) + column;
+    for (int64_t at = 0, some; at < n; at += some) {
+      some = n - at;
+      const float *deviates = noise->data ? deviates_of(noise, start + at, &some) : NULL;
+      if (!deviates)
+        add_some(r, values + at, total + at, NULL, scale + at * step, some, 0, step, p == 0);
+      else if (p == 0)
+        add_some(r, values + at, total + at, deviates, scale + at * step, some, 1, step, 1);
+      else
+        add_some(r, values + at, total + at, deviates, scale + at * step, some, 1, step, 0);
     }
-    if (r->top > 0.0f && r->each)
-      add_together(sum, part, parts, n, r->top, 1, 1, step, done == 0);
-    else if (r->top > 0.0f)
-      add_together(sum, part, parts, n, r->top, 1, 0, step, done == 0);
-    else if (r->each)
-      add_together(sum, part, parts, n, r->top, 0, 1, step, done == 0);
-    else
-      add_together(sum, part, parts, n, r->top, 0, 0, step, done == 0);
   }
   const float *scale = r->scale + column;
   if (!r->each)
-    for (int64_t i = 0; i < n; i++) sum[i] *= scale[i * step];
+    for (int64_t i = 0; i < n; i++) values[i] *= scale[i * step];
   if (r->full_scale) {
     const float full = r->full_scale[r->whole ? 0 : sample];
-    for (int64_t i = 0; i < n; i++) sum[i] *= full;
+    for (int64_t i = 0; i < n; i++) values[i] *= full;
   }
   if (r->offset) {
     const float *offset = r->offset + column;
-    for (int64_t i = 0; i < n; i++) sum[i] += offset[i * step];
+    for (int64_t i = 0; i < n; i++) values[i] += offset[i * step];
   }
-  memcpy(values, sum, (size_t)n * sizeof *sum);
+  if (r->rectify)
+    for (int64_t i = 0; i < n; i++) values[i] = values[i] > 0.0f ? values[i] : 0.0f;
 }
 
 /* Vectors `begin` to `end`, whose columns lie side by side. */
@@ -223,11 +204,63 @@ static void read_maps(const Reading *r, int64_t begin, int64_t end) {
   }
 }
 
+/* The largest of each `wide` values side by side. */
+INLINE void narrow(float *restrict out, const float *restrict values, int64_t n, const int64_t wide) {
+  for (int64_t o = 0; o < n; o++) {
+    float most = values[o * wide];
+    for (int64_t x = 1; x < wide; x++) most = most > values[o * wide + x] ? most : values[o * wide + x];
+    out[o] = most;
+  }
+}
+
+INLINE void larger(float *restrict out, const float *restrict a, const float *restrict b, int64_t n) {
+  for (int64_t x = 0; x < n; x++) out[x] = a[x] > b[x] ? a[x] : b[x];
+}
+
+INLINE void lift(float *restrict out, const float *restrict other, int64_t n) {
+  for (int64_t x = 0; x < n; x++) out[x] = out[x] > other[x] ? out[x] : other[x];
+}
+
+/* Rows of a map, pooled to `out`; a rest at the right is dropped. `room` is for as many values, narrowed. */
+INLINE void pool(const Reading *r, float *out, const float *values, float *room, int64_t rows, int64_t across) {
+  /* Without a rest, rows lie in one line. */
+  const int64_t lines = r->width % r->wide ? rows : 1, each = rows / lines * across;
+  for (int64_t y = 0; y < lines; y++)
+    if (r->wide == 2)
+      narrow(room + y * each, values + y * r->width, each, 2);
+    else
+      narrow(room + y * each, values + y * r->width, each, r->wide);
+  for (int64_t y = 0; y < rows; y += r->high, out += across) {
+    float *row = room + y * across;
+    for (int64_t under = 1; under + 1 < r->high; under++) lift(row, row + under * across, across);
+    larger(out, row, row + (r->high - 1) * across, across);
+  }
+}
+
+/* The same as `read_maps`, pooled: `rows` rows of a map at once, whole windows of them, with `room` for them twice. */
+FOR_EACH_PROCESSOR
+static void read_pooled(const Reading *r, int64_t begin, int64_t end, int64_t rows, float *room) {
+  const int64_t volume = r->parts * r->cols * r->inner, apart = r->cols * r->inner;
+  const int64_t down = r->height / r->high, across = r->width / r->wide;
+  for (int64_t n = begin; n < end; n++) {
+    const Deviates noise = noise_from(&r->noise, n * volume);
+    for (int64_t c = 0; c < r->cols; c++) {
+      float *out = r->values + (n * r->cols + c) * down * across;
+      for (int64_t y = 0; y < down * r->high; y += rows, out += rows / r->high * across) {
+        const int64_t here = down * r->high - y < rows ? down * r->high - y : rows, at = c * r->inner + y * r->width;
+        const float *total = r->total + n * volume + at;
+        read_some(r, room, n, total, apart, &noise, at, apart, c, here * r->width, 0);
+        pool(r, out, room, room + rows * r->width, here, across);
+      }
+    }
+  }
+}
+
 /* ---- onnxruntime ---- */
 
 typedef struct {
   const OrtApi *api;
-  int64_t levels, axis, parts;
+  int64_t levels, axis, parts, rectify, high, wide;
 } Kernel;
 
 #define TRY(call)                \
@@ -353,6 +386,16 @@ static OrtStatus *reading(const Kernel *k, const OrtKernelContext *context, cons
   r->each = k->parts > 1 && scale.count == k->parts * cols;
   r->whole = full.count == 1;
   r->top = (float)k->levels;
+  r->rectify = k->rectify != 0;
+  if (k->high) {
+    /* A map of one axis is one row. */
+    if (axis != 1 || total->rank < 3 || total->rank > 4 || (total->rank == 3 && k->high != 1))
+      return refuse(api, "hyle.converters: Read pools maps of one or two axes");
+    r->high = k->high;
+    r->wide = k->wide;
+    r->width = total->dims[total->rank - 1];
+    r->height = r->width ? r->inner / r->width : 0;
+  }
   if (!scale.data || (!r->each && scale.count != cols))
     return refuse(api, "hyle.converters: Read needs a scale for each column");
   if (offset.data && offset.count != cols) return refuse(api, "hyle.converters: Read needs an offset for each column");
@@ -365,14 +408,17 @@ static OrtStatus *reading(const Kernel *k, const OrtKernelContext *context, cons
 /* A reading that several threads may share, `size` vectors or samples each. */
 typedef struct {
   const Reading *reading;
-  int64_t size;
+  int64_t size, rows; /* `rows` of a map at once, where maps are pooled */
+  float *room;        /* for so many, twice, in each share */
 } Work;
 
 static void read_share(void *shared, size_t number) {
   const Work *w = shared;
   const int64_t begin = (int64_t)number * w->size, rest = w->reading->outer - begin;
   const int64_t end = begin + (rest < w->size ? rest : w->size);
-  if (w->reading->inner == 1)
+  if (w->room)
+    read_pooled(w->reading, begin, end, w->rows, w->room + (int64_t)number * 2 * w->rows * w->reading->width);
+  else if (w->reading->inner == 1)
     read_columns(w->reading, begin, end);
   else
     read_maps(w->reading, begin, end);
@@ -391,15 +437,29 @@ static OrtStatus *compute_read(void *state, OrtKernelContext *context) {
   int64_t dims[RANK];
   memcpy(dims, total.dims, sizeof dims);
   dims[axis] = r.cols;
+  if (r.high) {
+    dims[total.rank - 1] = r.width / r.wide;
+    if (total.rank == 4) dims[2] = r.height / r.high;
+  }
   TRY(output(api, context, 0, dims, total.rank, &r.values));
-  if (!total.count) return NULL;
+  if (!product(dims, 0, total.rank)) return NULL;
   /* The session's threads share it, unless it is too little for that. */
   const int64_t shares = total.count < LEAST_SHARED ? 1 : r.outer < MOST_SHARES ? r.outer : MOST_SHARES;
-  Work work = {&r, (r.outer + shares - 1) / shares};
+  Work work = {&r, (r.outer + shares - 1) / shares, 0, NULL};
   const int64_t count = (r.outer + work.size - 1) / work.size;
-  if (count > 1) return ort_parallel_for(api)(context, read_share, (size_t)count, 0, &work);
-  read_share(&work, 0);
-  return NULL;
+  if (r.high) {
+    const int64_t windows = CHUNK / (r.high * r.width), most = r.height / r.high;
+    work.rows = r.high * (windows < 1 ? 1 : windows < most ? windows : most);
+    work.room = malloc((size_t)(2 * count * work.rows * r.width) * sizeof *work.room);
+    if (!work.room) return refuse(api, "hyle.converters: out of memory");
+  }
+  OrtStatus *status = NULL;
+  if (count > 1)
+    status = ort_parallel_for(api)(context, read_share, (size_t)count, 0, &work);
+  else
+    read_share(&work, 0);
+  free(work.room);
+  return status;
 }
 
 /* An operator's description; the number in its name tells apart what the graph's own functions define differently. */
@@ -442,9 +502,15 @@ static OrtStatus *create(const OrtOp *op, const OrtApi *api, const OrtKernelInfo
   Kernel k = {.api = api, .parts = 1};
   TRY(ort_attribute_int(api)(info, "levels", &k.levels));
   TRY(ort_attribute_int(api)(info, "axis", &k.axis));
-  if (DESCRIBED(op)->kind == READ) TRY(ort_attribute_int(api)(info, "parts", &k.parts));
+  if (DESCRIBED(op)->kind == READ) {
+    TRY(ort_attribute_int(api)(info, "parts", &k.parts));
+    TRY(ort_attribute_int(api)(info, "rectify", &k.rectify));
+    TRY(ort_attribute_int(api)(info, "pool_height", &k.high));
+    TRY(ort_attribute_int(api)(info, "pool_width", &k.wide));
+  }
   const int64_t least = DESCRIBED(op)->kind == DRIVE ? 1 : 0;
-  if (k.levels < least || k.levels > MOST_LEVELS || k.parts < 1 || (k.axis != 1 && k.axis != -1))
+  if (k.levels < least || k.levels > MOST_LEVELS || k.parts < 1 || (k.axis != 1 && k.axis != -1) ||
+      k.high < 0 || k.high > MOST_POOLED || k.wide < 0 || k.wide > MOST_POOLED || !k.high != !k.wide)
     return refuse(api, "hyle.converters: an attribute is out of range");
   *kernel = malloc(sizeof k);
   if (!*kernel) return ort_create_status(api)(ORT_FAIL, "hyle.converters: out of memory");
