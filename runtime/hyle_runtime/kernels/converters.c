@@ -5,7 +5,7 @@
  * without a fused multiply-add, and sums over copies in the order of the copies.
  *
  *   Drive  x, [factor] -> codes, [full_scale]
- *   Read   total, [deviates], [places], scale, [full_scale], [offset] -> values, rectified and pooled where that is asked
+ *   Read   total, [deviates], [places], scale, [full_scale], [offset] -> values, or the largest of neighbours
  *
  * Every count is checked against the shapes that come before a value is touched.
  */
