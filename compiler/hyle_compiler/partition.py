@@ -286,8 +286,11 @@ def _einsum(node: ir.Node, name: str, stored: bool) -> Candidate:
 
 def _transposed_convolution(node: ir.Node, name: str, stored: bool) -> None:
     """What `normalise` left; the ones that it wrote itself spread an input and are no product."""
-    if "output_shape" in node.attributes or _attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "", "VALID"):
-        raise StaysDigitalError("its size is asked for by output_shape or auto_pad")
+    if _attribute(node, "auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
+        raise StaysDigitalError("its auto_pad leaves its size open; say pads instead")
+    if "output_shape" in node.attributes:
+        reason = "its output_shape depends on a free dimension, or asks for more than the kernel reaches"
+        raise StaysDigitalError(f"{reason}; say pads instead")
 
 
 def _contributed(node: ir.Node, name: str, stored: bool) -> Candidate:

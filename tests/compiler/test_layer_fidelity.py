@@ -255,9 +255,51 @@ def test_products_that_cannot_be_read_are_among_the_digital_ones(node: onnx.Node
     assert [(left.node, left.reason) for left in parts.digital] == [("left", reason)]
 
 
-def test_a_transposed_convolution_of_a_size_that_is_asked_for_is_among_the_digital_ones() -> None:
+@LAW
+@given(st.data())
+def test_transposed_convolutions_of_a_size_that_is_asked_for(data: st.DataObject) -> None:
+    axes = data.draw(st.integers(1, 3))
+    pick = lambda low, high: [data.draw(st.integers(low, high)) for _ in range(axes)]  # noqa: E731
+    kernel, dilations = pick(1, 3), pick(1, 2)
+    seed, mode = data.draw(seeds), data.draw(st.sampled_from(["NOTSET", "SAME_UPPER", "SAME_LOWER"]))
+    x, w = draw_array(seed, 2, 2, *[5] * axes), draw_array(seed + 1, 2, 2, *kernel)
+    attributes: dict[str, Any] = {"dilations": dilations}
+    if mode == "NOTSET":
+        strides = pick(1, 3)
+        extra = [data.draw(st.integers(0, s - 1)) for s in strides]
+        whole = [4 * s + e + d * (k - 1) + 1 for s, e, d, k in zip(strides, extra, dilations, kernel, strict=True)]
+        asked = [size - data.draw(st.integers(0, min(3, size - 1))) for size in whole]
+        attributes |= {"strides": strides, "output_padding": extra, "output_shape": asked}
+    else:
+        reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+        attributes["strides"] = [data.draw(st.integers(1, min(3, most))) for most in reach]
+    model = one_node("ConvTranspose", ["x", "w"], {"w": w}, x, auto_pad=mode, **attributes)
+    hold(model, x, 2 * int(np.prod(kernel)), 1)
+
+
+OPEN = "its output_shape depends on a free dimension, or asks for more than the kernel reaches; say pads instead"
+EITHER = "its auto_pad leaves its size open; say pads instead"
+
+
+@pytest.mark.parametrize(
+    ("free", "attributes", "reason"),
+    [
+        (True, {"output_shape": [10, 10]}, OPEN),
+        (False, {"output_shape": [12, 12]}, OPEN),
+        (False, {"auto_pad": "SAME_UPPER", "output_padding": [1, 1]}, EITHER),
+        (False, {"auto_pad": "SAME_LOWER", "strides": [4, 4]}, EITHER),
+        (False, {"auto_pad": "SAME_LOWER", "output_shape": [10, 10]}, EITHER),
+    ],
+)
+def test_a_transposed_convolution_of_a_size_that_cannot_be_known_is_among_the_digital_ones(
+    free: bool, attributes: dict[str, Any], reason: str
+) -> None:
+    """An input of any size, one row more than the kernel reaches, and what onnx and onnxruntime say differently."""
     x, w = draw_array(1, 1, 2, 5, 5), draw_array(2, 2, 3, 3, 3)
-    model = one_node("ConvTranspose", ["x", "w"], {"w": w}, x, strides=[2, 2], output_shape=[10, 10])
+    model = one_node("ConvTranspose", ["x", "w"], {"w": w}, x, **{"strides": [2, 2], **attributes})
+    if free:
+        for axis, dimension in enumerate(model.graph.input[0].type.tensor_type.shape.dim):
+            dimension.dim_param = f"n{axis}"
     parts = partition(simplify(from_proto(model)))
     assert not parts.physical
-    assert [left.reason for left in parts.digital] == ["its size is asked for by output_shape or auto_pad"]
+    assert [left.reason for left in parts.digital] == [reason]
