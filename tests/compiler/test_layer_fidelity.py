@@ -187,6 +187,42 @@ def test_einsum_that_is_a_matrix_product(equation: str, x_shape: tuple[int, ...]
     hold(one_node("Einsum", ["x", "w"], {"w": w}, x, equation=equation), x, 8, 1)
 
 
+@pytest.mark.parametrize(
+    ("equation", "x_shape", "w_shape"),
+    [
+        ("bhd,hde->bhe", (2, 3, 4), (3, 4, 5)),
+        ("bshd,hde->bshe", (2, 6, 3, 4), (3, 4, 5)),
+        ("hd,hde->eh", (3, 4), (3, 4, 5)),
+        ("bhsd,dhke->bshke", (2, 3, 6, 4), (4, 3, 2, 5)),
+        ("bskhd,khde->bshe", (2, 6, 2, 3, 4), (2, 3, 4, 5)),
+        ("bhd,hde->bhe", (2, 1, 4), (1, 4, 5)),
+    ],
+)
+def test_einsum_with_a_matrix_for_each_head(equation: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> None:
+    x, w = draw_array(1, *x_shape), draw_array(2, *w_shape)
+    layers = dict(zip(equation.partition(",")[0], x_shape, strict=True))["h"]
+    hold(one_node("Einsum", ["x", "w"], {"w": w}, x, equation=equation), x, 8, layers)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape"),
+    [
+        ((2, 3, 4, 5), (3, 5, 6)),
+        ((2, 1, 4, 5), (3, 5, 6)),
+        ((2, 3, 4, 5), (1, 3, 5, 6)),
+        ((2, 2, 3, 1, 5), (3, 5, 6)),
+        ((1, 4, 5), (3, 5, 6)),
+    ],
+)
+def test_matmul_with_a_matrix_for_each_head(x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> None:
+    hold(
+        one_node("MatMul", ["x", "w"], {"w": draw_array(2, *w_shape)}, draw_array(1, *x_shape)),
+        draw_array(1, *x_shape),
+        5,
+        3,
+    )
+
+
 def quantised(seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).integers(-127, 128, shape).astype(np.int8)
 

@@ -11,15 +11,20 @@ import numpy as np
 import onnx_ir as ir
 
 from hyle_compiler.normalise.edit import Array, Edit, attribute, constant, nodes_of
+from hyle_compiler.normalise.matmul_operands import MOST_PRODUCTS, multiply_apart
 
 __all__ = ["turn_einsum"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """Labels: the variable operand's, those that stay, those that are summed over, and the constant's own."""
+    """Labels: all of the variable operand, the one that has a matrix for each, those that stay, are summed, are new.
+
+    `weight` and `out` are all of the constant's and of the result's.
+    """
 
     x: str
+    each: str
     batch: str
     summed: str
     columns: str
@@ -28,7 +33,7 @@ class _Product:
 
 
 def turn_einsum(model: ir.Model) -> None:
-    """Transpose, multiply, reshape and transpose; equations that are no matrix product stay as they are."""
+    """Transpose, multiply, reshape and transpose; equations that are no product with one or some matrices stay."""
     for node in nodes_of(model, "Einsum"):
         if len(node.inputs) != 2:
             continue
@@ -38,7 +43,9 @@ def turn_einsum(model: ir.Model) -> None:
         product = _parse(_spelled(str(attribute(node, "equation", "")), [_rank(value) for value in node.inputs]), place)
         if weight is None or x is None or arrays[1 - place] is not None or product is None:
             continue
-        if weight.dtype != np.float32 or len(product.weight) != weight.ndim:
+        if weight.dtype != np.float32 or len(product.weight) != weight.ndim or not weight.size:
+            continue
+        if product.each and weight.shape[product.weight.index(product.each)] > MOST_PRODUCTS:
             continue
         _replace(model, node, x, weight, product)
 
@@ -74,29 +81,34 @@ def _parse(equation: str, place: int) -> _Product | None:
         return None
     operands = left.split(",")
     weight, x = operands[place], operands[1 - place]
-    summed = "".join(label for label in weight if label in x)
+    each = "".join(label for label in weight if label in x and label in out)
+    summed = "".join(label for label in weight if label in x and label not in out)
     columns = "".join(label for label in weight if label not in x)
     batch = "".join(label for label in x if label not in weight)
-    simple = all(len(set(part)) == len(part) for part in (weight, x, out)) and bool(summed and columns and batch)
-    if not simple or set(out) != set(batch + columns):
+    simple = all(len(set(part)) == len(part) for part in (weight, x, out)) and bool(summed and columns and batch + each)
+    if not simple or len(each) > 1 or set(out) != set(each + batch + columns):
         return None
-    return _Product(x, batch, summed, columns, weight, out)
+    return _Product(x, each, batch, summed, columns, weight, out)
 
 
 def _replace(model: ir.Model, node: ir.Node, x: ir.Value, weight: Array, product: _Product) -> None:
     edit = Edit(model, node)
-    order = product.summed + product.columns
+    kept = product.each + product.batch
+    order = product.each + product.summed + product.columns
     sizes = dict(zip(product.weight, weight.shape, strict=True))
     matrix = weight.transpose([product.weight.index(label) for label in order])
     rows = int(np.prod([sizes[label] for label in product.summed], dtype=np.int64))
-    x = _transposed(edit, x, product.x, product.batch + product.summed)
+    x = _transposed(edit, x, product.x, kept + product.summed)
     if len(product.summed) > 1:
-        x = edit.op("Reshape", x, edit.constant(np.array([0] * len(product.batch) + [-1], dtype=np.int64)))
-    y = edit.op("MatMul", x, edit.constant(matrix.reshape(rows, -1)), name=node.name or "")
+        x = edit.op("Reshape", x, edit.constant(np.array([0] * len(kept) + [-1], dtype=np.int64)))
+    if product.each:
+        y = multiply_apart(edit, x, matrix.reshape(len(matrix), rows, -1), 0, split=True)
+    else:
+        y = edit.op("MatMul", x, edit.constant(matrix.reshape(rows, -1)), name=node.name or "")
     if len(product.columns) > 1:
-        shape = [0] * len(product.batch) + [sizes[label] for label in product.columns]
+        shape = [0] * len(kept) + [sizes[label] for label in product.columns]
         y = edit.op("Reshape", y, edit.constant(np.array(shape, dtype=np.int64)))
-    made = product.batch + product.columns
+    made = kept + product.columns
     edit.finish(_transposed(edit, y, made, product.out))
 
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from hyle_compiler.normalise.edit import Array, Edit, constant, nodes_of, rank, step_of
 
-__all__ = ["MOST_PRODUCTS", "turn_matmul_operands"]
+__all__ = ["MOST_PRODUCTS", "multiply_apart", "turn_matmul_operands"]
 
 MOST_PRODUCTS = 64
 
@@ -50,19 +50,30 @@ def _flatten(model: ir.Model, node: ir.Node, weight: Array) -> None:
             step = step_of(node.inputs[1]) if node.inputs[1] is not None else None
             flat = edit.constant(weight.reshape(weight.shape[-2:]), step)
             edit.finish(edit.op("MatMul", x, flat, name=node.name or ""))
-        elif weight.ndim == dimensions == 3 and x is not None:
-            _part(model, node, x, weight)
+        elif int(np.prod(weight.shape[:-3])) == 1 and x is not None and x.shape is not None:
+            stack = weight.reshape(weight.shape[-3:])
+            many = x.shape[dimensions - 3]
+            if many in (1, len(stack)) and len(stack) <= MOST_PRODUCTS:
+                edit = Edit(model, node)
+                edit.finish(multiply_apart(edit, x, stack, dimensions - 3, split=many != 1))
 
 
-def _part(model: ir.Model, node: ir.Node, x: ir.Value, weight: Array) -> None:
-    batch = x.shape[0] if x.shape is not None else None
-    if batch not in (1, len(weight)) or len(weight) > MOST_PRODUCTS:
-        return
-    edit = Edit(model, node)
-    sizes = edit.constant(np.ones(len(weight), dtype=np.int64))
-    parts = [x] * len(weight) if batch == 1 else edit.op("Split", x, sizes, outputs=len(weight), axis=0)
+def multiply_apart(edit: Edit, x: ir.Value, stack: Array, axis: int, *, split: bool) -> ir.Value:
+    """A product with each of a stack of matrices, side by side along `axis`.
+
+    Args:
+        edit: Collects the nodes.
+        x: What is multiplied, at least two dimensions.
+        stack: At most `MOST_PRODUCTS` matrices.
+        axis: Where the products lie in the result.
+        split: Whether `x` has one part for each matrix along `axis`, or one for all.
+    """
+    sizes = edit.constant(np.ones(len(stack), dtype=np.int64))
+    parts = edit.op("Split", x, sizes, outputs=len(stack), axis=axis) if split and len(stack) > 1 else [x] * len(stack)
+    name = edit.node.name or edit.node.op_type
     made = [
-        edit.op("MatMul", part, edit.constant(matrix), name=f"{node.name or 'MatMul'}_part{number}")
-        for number, (part, matrix) in enumerate(zip(parts, weight, strict=True))
+        edit.op("MatMul", part, edit.constant(matrix), name=f"{name}_part{number}")
+        for number, (part, matrix) in enumerate(zip(parts, stack, strict=True))
     ]
-    edit.finish(edit.op("Concat", *made, axis=0))
+    joined: ir.Value = edit.op("Concat", *made, axis=axis)
+    return joined
