@@ -54,7 +54,7 @@ def check_ideal(got: Array, want: Array, tolerance: float, again: Callable[[], A
         got: The compiled model's.
         want: The float model's.
         tolerance: Share of the range of `want` by which they may differ.
-        again: The float model's once more, with its operators in another form, where that can be had. Where its own
+        again: The float model's once more, as rounding may change them, where that can be had. Where its own
             rounding is as large as the answers' range (a detector that sees nothing answers 1e-7 everywhere), a few
             times what it differs from itself is no fault.
 

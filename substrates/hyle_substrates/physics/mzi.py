@@ -136,7 +136,7 @@ class Mzi:
         ports = max(rows, cols, 2)
         matrix = np.zeros((ports, ports))
         matrix[:cols, :rows] = targets.T
-        left, values, right = np.linalg.svd(matrix)
+        left, values, right = _decomposed(matrix)
         top = max(float(values[0]), 1e-12)
         matter = {"shape": np.array([rows, cols, top]), "attenuators": values / top}
         for name, unitary in (("left", left), ("right", right)):
@@ -153,6 +153,24 @@ class Mzi:
         matrix = (left * matter["attenuators"]) @ right
         out: Float64s = np.ascontiguousarray(matrix.real[:cols, :rows].T * top)
         return out
+
+
+def _decomposed(matrix: Float64s) -> tuple[Float64s, Float64s, Float64s]:
+    """Singular value decomposition that is the same on every machine, up to rounding.
+
+    A pair of singular vectors may change its sign, and those of values of zero may be any basis: which ones it is
+    depends on the processor that LAPACK runs on, and other vectors are other phases of the meshes.
+    """
+    left, values, right = np.linalg.svd(matrix)
+    rank = int(np.sum(values > values[0] * len(values) * np.finfo(np.float64).eps))
+    largest = np.argmax(np.abs(left[:, :rank]), axis=0)
+    signs = np.where(left[largest, np.arange(rank)] < 0.0, -1.0, 1.0)
+    left[:, :rank] *= signs
+    right[:rank] *= signs[:, None]
+    if rank < len(values):
+        left[:, rank:] = np.linalg.qr(left[:, :rank], mode="complete")[0][:, rank:]
+        right[rank:] = np.linalg.qr(right[:rank].T, mode="complete")[0][:, rank:].T
+    return left, values, right
 
 
 def _write(name: str, unitary: Any, constants: MziConstants, draw: Draw) -> Matter:
