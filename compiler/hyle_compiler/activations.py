@@ -25,9 +25,9 @@ __all__ = [
     "float_session",
     "joined",
     "observe",
+    "perturbed",
     "run_in_batches",
     "start_session",
-    "unoptimised",
 ]
 
 Float32s = np.ndarray[Any, np.dtype[np.float32]]
@@ -71,7 +71,7 @@ def float_session(model: ir.Model, extra: Sequence[ir.Value], folder: Path) -> o
     return start_session(path)
 
 
-def unoptimised(folder: Path, samples: Samples, output: str) -> np.ndarray[Any, Any] | None:
+def perturbed(folder: Path, samples: Samples, output: str) -> np.ndarray[Any, Any] | None:
     """The answers of the model of `float_session` as rounding may change them; None if there is no such model.
 
     Each operator runs as it stands, on inputs that are one step of their type larger.

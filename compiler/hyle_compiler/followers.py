@@ -12,6 +12,7 @@ from dataclasses import replace
 import onnx_ir as ir
 from hyle_runtime.kernels import MOST_POOLED
 
+from hyle_compiler.normalise.edit import attribute
 from hyle_compiler.tape import CONVERTERS, Converter
 
 __all__ = ["take_followers"]
@@ -61,21 +62,11 @@ def _last_read(function: ir.Function) -> Converter | None:
 
 def _pool(node: ir.Node) -> Mapping[str, int] | None:
     """Attributes for windows that lie side by side and leave out nothing but a rest; None for others."""
-    said = {name: attribute.value for name, attribute in node.attributes.items()}
-    sides = list(said.get("kernel_shape", ()))
-    plain = {
-        "strides": [1] * len(sides),
-        "pads": [0] * 2 * len(sides),
-        "dilations": [1] * len(sides),
-        "ceil_mode": 0,
-        "storage_order": 0,
-    }
-    own = {
-        name: list(value) if isinstance(plain[name], list) else value for name, value in said.items() if name in plain
-    }
-    if said.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"} or {**plain, **own} != {**plain, "strides": sides}:
+    sides = list(attribute(node, "kernel_shape", ()))
+    if len(sides) not in {1, 2} or max(sides) > MOST_POOLED or list(attribute(node, "strides", ())) != sides:
         return None
-    if len(sides) not in {1, 2} or max(sides) > MOST_POOLED:
+    padded = any(attribute(node, "pads", ())) or attribute(node, "auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
+    if padded or attribute(node, "ceil_mode", 0) or set(attribute(node, "dilations", ())) - {1}:
         return None
     return {"pool_height": sides[0] if len(sides) == 2 else 1, "pool_width": sides[-1]}
 

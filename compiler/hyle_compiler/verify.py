@@ -10,7 +10,7 @@ from hyle_bundle.manifest import Manifest
 from hyle_bundle.scoring import score, wanted_of
 
 from hyle_compiler import report as reports
-from hyle_compiler.activations import unoptimised
+from hyle_compiler.activations import perturbed
 from hyle_compiler.build import Built
 from hyle_compiler.evaluate import as_json, evaluate_folder, exact_body, run_batches
 from hyle_compiler.exactness import check_ideal, require_samples_first
@@ -66,7 +66,7 @@ def verify(
     nominal = run_batches(perfect, some, first)
     ages, seeds = _ages_and_seeds(setting, boxes=bool(manifest.boxes))
     if ages == AGELESS and not (profile.weights.levels or profile.dac.levels):
-        check_ideal(nominal, wanted, tolerance, lambda: unoptimised(folder, some, first))
+        check_ideal(nominal, wanted, tolerance, lambda: perturbed(folder, some, first))
     quality = LayerQuality(folder, perfect, some, ages[len(ages) // 2])
     evaluation = evaluate_folder(
         folder,

@@ -81,10 +81,17 @@ def _noise(device: Device, targets: Codes, codes: Codes) -> np.ndarray:
     if not profile.signal_noise:
         return np.full((len(codes), targets.shape[1]), profile.noise_codes)
     power = np.sum(codes.astype(np.float64) ** 2, axis=1, keepdims=True)
-    unit = profile.read_unit
-    light = np.abs(codes) @ np.abs(targets) * unit + profile.reference * np.abs(codes).sum(axis=1, keepdims=True)
+    light = _light(device, targets, codes)
     std = noise_std(power, light, profile.noise_codes, profile.weight_noise_codes, profile.shot_noise_codes)
     return np.broadcast_to(np.asarray(std, dtype=np.float64), (len(codes), targets.shape[1]))
+
+
+def _light(device: Device, targets: Codes, codes: Codes) -> np.ndarray:
+    """Sum of the magnitudes that make a read, samples by columns, in ADC codes."""
+    profile, driven = device.profile, np.abs(codes.astype(np.float64))
+    light: np.ndarray = driven @ np.abs(targets) * profile.read_unit
+    light += profile.reference * driven.sum(axis=1, keepdims=True)
+    return light
 
 
 def _rounding(device: Device) -> float:
@@ -187,8 +194,7 @@ def has_the_noise_it_states(subject: Subject[Driver]) -> None:
         room = 0.25 if device.profile.adc.levels else 1e-9
         # A float32 sum of n products is off by at most n eps of their magnitudes (Higham 2002, 4.2), and in another row
         # of a batch by something else.
-        magnitudes = np.abs(codes[0].astype(np.float64)) @ np.abs(targets) * device.profile.read_unit
-        rounding = (len(targets) * np.finfo(np.float32).eps * magnitudes) ** 2
+        rounding = (len(targets) * np.finfo(np.float32).eps * _light(device, targets, codes)[0]) ** 2
         most = variance * (1 + slack) + room * (variance > 0) + rounding
         demand((measured <= most).all(), "There is more noise than stated.")
         if device.simulated:

@@ -11,13 +11,11 @@ import pytest
 from hyle_bundle import open_bundle
 from hyle_bundle.manifest import Manifest
 from hyle_compiler import lower
-from hyle_compiler.evaluate import tensor_file
 from hyle_compiler.pipeline import Options, compile_model
 from hyle_runtime import kernels
-from hyle_runtime.body import Body
 from hyle_substrates.profile import find_profile
-from hyle_substrates.twin import TwinDriver
 from onnx import TensorProto, helper, numpy_helper
+from test_converters import answers, seeded
 
 SIZE = 11
 
@@ -114,19 +112,6 @@ def compiled(folder: Path, nodes: list[onnx.NodeProto]) -> tuple[Path, Manifest]
         return folder / "files", bundle.manifest
 
 
-def answers(folder: Path, manifest: Manifest, x: np.ndarray) -> list[np.ndarray]:
-    """The twin's, whose noise is the same however its nodes are ordered."""
-    twin = onnx.load(folder / "twin.onnx", load_external_data=False)
-    for node in twin.graph.node:
-        if node.op_type == "RandomUniformLike" and "seed" not in {attribute.name for attribute in node.attribute}:
-            node.attribute.append(helper.make_attribute("seed", 7.0))
-    onnx.save(twin, folder / "twin.onnx")
-    files = [tensor_file(folder / f"{name}.safetensors") for name in ("programming", "golden")]
-    body = Body(folder, manifest, files[0], files[1], TwinDriver(find_profile("pcm-hermes")[0], 5), threads=1)
-    body.program()
-    return [value for part in (x, x[:1]) for _, value in sorted(body.run({"x": part}).items())]
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_a_read_does_what_follows(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes, done, left = CASES[case]
@@ -139,9 +124,12 @@ def test_a_read_does_what_follows(case: str, tmp_path: Path, monkeypatch: pytest
     assert [node.op_type for node in others if node.op_type not in {"Identity", manifest.layers[0].name}] == left
     monkeypatch.setattr(lower, "take_followers", lambda _: None)
     plain, _ = compiled(tmp_path / "without", nodes)
-    x = np.random.default_rng(9).normal(size=(10, 4, SIZE, SIZE)).astype(np.float32)
-    taken, wanted = answers(folder, manifest, x), answers(plain, manifest, x)
-    assert all(np.array_equal(one, other) for one, other in zip(taken, wanted, strict=True))
-    assert len(np.unique(taken[0])) > 20
+    seeded(folder)
+    seeded(plain)
+    profile, x = find_profile("pcm-hermes")[0], np.random.default_rng(9).normal(size=(10, 4, SIZE, SIZE))
+    x = x.astype(np.float32)
+    wanted = answers(plain, manifest, profile, x)
+    assert np.array_equal(answers(folder, manifest, profile, x), wanted)
+    assert len(np.unique(wanted)) > 20
     monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "none.so")
-    assert all(np.array_equal(one, other) for one, other in zip(answers(folder, manifest, x), wanted, strict=True))
+    assert np.array_equal(answers(folder, manifest, profile, x), wanted)

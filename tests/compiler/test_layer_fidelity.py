@@ -215,12 +215,8 @@ def test_einsum_with_a_matrix_for_each_head(equation: str, x_shape: tuple[int, .
     ],
 )
 def test_matmul_with_a_matrix_for_each_head(x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> None:
-    hold(
-        one_node("MatMul", ["x", "w"], {"w": draw_array(2, *w_shape)}, draw_array(1, *x_shape)),
-        draw_array(1, *x_shape),
-        5,
-        3,
-    )
+    x, w = draw_array(1, *x_shape), draw_array(2, *w_shape)
+    hold(one_node("MatMul", ["x", "w"], {"w": w}, x), x, 5, 3)
 
 
 def quantised(seed: int, *shape: int) -> Array:
