@@ -12,9 +12,19 @@ from pathlib import Path
 
 from hyle_agent.errors import StoreError, StoreFullError
 
-__all__ = ["explained", "link", "make_folder", "move", "remove_tree", "replace_file", "sync_directory", "write_file"]
+__all__ = [
+    "FULL",
+    "explained",
+    "link",
+    "make_folder",
+    "move",
+    "remove_tree",
+    "replace_file",
+    "sync_directory",
+    "write_file",
+]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -28,7 +38,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             message = f"No room is left on the disk of the store {path}."
             raise StoreFullError(message, remedy="Remove a model or free some space, then install again.") from error
         message = f"The store {path} cannot be used: {error.strerror}."
@@ -93,8 +103,8 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and all that is in it; nothing happens if it is not there, and no link is followed."""
-    if path.is_symlink():
+    """Remove a folder and all that is in it, or a file; nothing happens if it is not there, and no link is followed."""
+    if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
         shutil.rmtree(path, ignore_errors=False)

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from hyle_agent import disk
 from hyle_agent.errors import StoreError
+from hyle_agent.reserve import Reserve
 
 __all__ = ["FLOORS_NAME", "Floors"]
 
@@ -35,12 +36,14 @@ class Floors:
 
     Args:
         root: The store's folder.
+        reserve: Its room for a full disk.
 
     Raises:
         StoreError: The file is there and no agent wrote it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reserve: Reserve) -> None:
+        self._reserve = reserve
         self._path = root / FLOORS_NAME
         self._record = self._read() or _Record(secrets.token_hex(16))
         self._written = self._path.is_file()
@@ -79,7 +82,7 @@ class Floors:
 
     def _write(self, record: _Record) -> None:
         with disk.explained(self._path.parent):
-            disk.replace_file(self._path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+            self._reserve.replace_file(self._path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
         self._record, self._written = record, True
 
     def _read(self) -> _Record | None:

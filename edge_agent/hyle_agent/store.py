@@ -6,6 +6,7 @@
     models/<name>/<digest>/  a slot's files under their own names, hard links to blobs
     models/<name>/state.json which digests are slots, which one serves and whether on trial: the only truth
     floors.json              the lowest counter that each model may be installed with (`hyle_agent.floors`)
+    reserve                  room for the next state where the disk is full (`hyle_agent.reserve`)
 
 A folder that no state file names, and a blob that no folder links, is debris and is removed at start.
 """
@@ -25,6 +26,7 @@ from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME, check_names
 from hyle_agent import disk
 from hyle_agent.errors import ConflictError, StoreLockedError
 from hyle_agent.floors import Floors
+from hyle_agent.reserve import Reserve
 from hyle_agent.slots import ModelState, decode_state, encode_state
 
 __all__ = ["Store"]
@@ -51,13 +53,14 @@ class Store:
         self.staging = root / "staging"
         self._models = root / "models"
         self._incoming: set[str] = set()
+        self._reserve = Reserve(root)
         with disk.explained(root):
             disk.make_folder(root)
             self._lock = _lock(root)
         try:
             with disk.explained(root):
                 self._recover_if_writable()
-            self.floors = Floors(root)
+            self.floors = Floors(root, self._reserve)
         except BaseException:
             self.close()
             raise
@@ -126,7 +129,7 @@ class Store:
         """Make `state` the truth about a model, in one atomic step, then remove what it no longer names."""
         folder = self._models / model
         with disk.explained(self.root):
-            disk.replace_file(folder / STATE_NAME, encode_state(state))
+            self._reserve.replace_file(folder / STATE_NAME, encode_state(state))
         self.clean(model)
 
     def clean(self, model: str) -> None:
@@ -172,6 +175,8 @@ class Store:
 
     def _recover_if_writable(self) -> None:
         try:
+            if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
             self._recover()
         except OSError as error:
             if error.errno != errno.EROFS:
@@ -179,9 +184,12 @@ class Store:
             _LOG.warning("the disk of the store %s is read-only: what is installed serves, nothing changes", self.root)
 
     def _recover(self) -> None:
-        disk.remove_tree(self.staging)
+        if self.staging.is_symlink():
+            self.staging.unlink()
         for folder in (self.blobs, self.staging, self._models):
             folder.mkdir(exist_ok=True)
+        for path in list(self.staging.iterdir()):  # the folder itself stays: a full disk may have no room for another
+            disk.remove_tree(path)
         disk.sync_directory(self.root)
         for path in (*self._models.iterdir(), *self.blobs.iterdir()):
             if path.is_symlink():  # no agent makes one, and what it leads to is not the store's
@@ -189,6 +197,7 @@ class Store:
         for folder in list(self._models.iterdir()):
             self._clean_model(folder)
         self._collect(keep=())
+        self._reserve.fill()
 
     def _clean_model(self, folder: Path) -> None:
         if not folder.is_dir():

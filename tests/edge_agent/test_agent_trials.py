@@ -12,6 +12,7 @@ import pytest
 from agent_fakes import FakeExecutor, Operator, config_for, debris, make_bundle, running
 from hyle_agent.errors import StoreError
 from hyle_agent.floors import FLOORS_NAME, Floors
+from hyle_agent.reserve import Reserve
 from hyle_agent.slots import ModelState, SlotRecord, Trial, decode_state, encode_state
 from hyle_bundle import open_bundle
 from hyle_protos.control import control_pb2 as pb
@@ -166,13 +167,13 @@ def test_a_trial_of_a_slot_that_does_not_serve_is_no_state(tmp_path: Path) -> No
 
 def test_a_floor_outlives_the_model_and_only_an_override_lowers_it(store: Path) -> None:
     store.mkdir()
-    floors = Floors(store)
+    floors = Floors(store, Reserve(store))
     first = floors.challenge()
     floors.lift("m", 5)
     floors.lift("m", 3)
-    assert (Floors(store).floor("m"), Floors(store).challenge()) == (5, first)
+    assert (Floors(store, Reserve(store)).floor("m"), Floors(store, Reserve(store)).challenge()) == (5, first)
     floors.override("m", 2)
-    again = Floors(store)
+    again = Floors(store, Reserve(store))
     assert again.floor("m") == 2
     assert again.challenge() != first
 
@@ -181,7 +182,7 @@ def test_floors_that_no_agent_wrote_are_named(tmp_path: Path, store: Path) -> No
     store.mkdir()
     (store / FLOORS_NAME).write_text('{"challenge": "short"}')
     with pytest.raises(StoreError, match=r"floors\.json is not what an agent wrote"):
-        Floors(store)
+        Floors(store, Reserve(store))
 
 
 class Unbootable(FakeExecutor):

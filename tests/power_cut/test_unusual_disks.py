@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -15,24 +16,54 @@ import pytest
 from agent_fakes import Operator, config_for, debris, make_bundle, running
 from hyle_agent.initial import write_initial
 from hyle_bundle import generate_key
+from hyle_protos.control import control_pb2 as pb
 from test_agent_command import Served
 from test_agent_control import refused, version_that_answers
 from test_agent_real_bundle import compile_digits
 from test_agent_tls import credentials
+from test_agent_trials import boots, prepared, until
 
 FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
+
+
+@contextmanager
+def mounted(tmp_path: Path, *what: str) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", *what, str(folder)], capture_output=True, check=False).returncode:
+        pytest.skip("this account may not mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("this account may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with mounted(tmp_path, "-t", "tmpfs", "-o", "size=256k", "tmpfs") as folder:
+        yield folder
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def any_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A small disk of one of several file systems."""
+    if request.param == "tmpfs":
+        command = ["-t", "tmpfs", "-o", "size=256k", "tmpfs"]
+    else:
+        image = tmp_path / "image"
+        image.write_bytes(bytes(2**23))
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+        command = ["-o", "loop", str(image)]
+    with mounted(tmp_path, *command) as folder:
+        yield folder
+
+
+def fill(disk: Path) -> None:
+    """Leave no room for a single byte more, nor for another file."""
+    with (disk / "other").open("wb", buffering=0) as other, suppress(OSError):
+        while True:
+            other.write(bytes(4096))
+    with pytest.raises(OSError, match="No space left"), (disk / "more").open("wb", buffering=0) as more:
+        more.write(bytes(1))
 
 
 def remount(disk: Path, how: str) -> None:
@@ -90,6 +121,50 @@ def test_an_agent_starts_on_a_full_disk_and_serves_what_it_has(tmp_path: Path, d
         error = refused(Operator(channel).install, make_bundle(tmp_path, 2))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert version_that_answers(channel) == 1
+
+
+def test_a_slot_that_fails_its_trial_on_a_full_disk_gives_way_and_stays_away(tmp_path: Path, any_disk: Path) -> None:
+    store = any_disk / "store"
+    with running(config_for(store, watch_s=0.2)) as agent, grpc.insecure_channel(agent.address) as channel:
+        operator = Operator(channel)
+        operator.deploy(make_bundle(tmp_path, 1))
+        until(lambda: not operator.model().on_trial)
+    with running(config_for(store, watch_s=4.0)) as agent, grpc.insecure_channel(agent.address) as channel:
+        operator = Operator(channel)
+        operator.deploy(make_bundle(tmp_path, 2))
+        fill(any_disk)
+        agent.executor.programs[-1].sick = 9
+        until(lambda: operator.model().active == "a")
+        assert version_that_answers(channel) == 1
+        assert "went back from version 2" in operator.model().reason
+    with running(config_for(store)) as agent, grpc.insecure_channel(agent.address) as channel:
+        assert version_that_answers(channel) == 1
+        assert debris(store) == []
+
+
+def test_an_operator_goes_back_and_forth_on_a_full_disk(tmp_path: Path, any_disk: Path) -> None:
+    store = any_disk / "store"
+    with running(config_for(store, watch_s=0.0)) as agent, grpc.insecure_channel(agent.address) as channel:
+        operator = Operator(channel)
+        operator.deploy(make_bundle(tmp_path, 1))
+        operator.deploy(make_bundle(tmp_path, 2))
+        fill(any_disk)
+        for version in (1, 2) * 5:
+            operator.stub.Rollback(pb.RollbackRequest(model="small"))
+            assert version_that_answers(channel) == version
+        assert refused(operator.install, make_bundle(tmp_path, 3)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        operator.stub.Rollback(pb.RollbackRequest(model="small"))
+        assert version_that_answers(channel) == 1
+
+
+def test_deaths_on_trial_are_counted_on_a_full_disk(tmp_path: Path, any_disk: Path) -> None:
+    store = any_disk / "store"
+    prepared(store, tmp_path)
+    fill(any_disk)
+    assert boots(store, tmp_path, 2) == ("2", "")
+    version, reason = boots(store, tmp_path, 1)
+    assert version == "1"
+    assert "the process died 3 times while it was on trial" in reason
 
 
 def test_of_agents_that_start_on_one_store_together_one_serves_and_the_others_say_why(tmp_path: Path) -> None:
