@@ -43,10 +43,10 @@ __all__ = ["Body", "SelfTest"]
 Array = np.ndarray[Any, Any]
 PORTION_BYTES = 2**19
 SMALLEST_PORTION = 8
-# What another thread is given must be worth its while, as each operator of a graph costs about a microsecond however
-# little it does. Until that thread has woken up, and the caller again, the caller does more than its share: two million
-# multiply-accumulates, with their noise.
-SHARE_MACS, AHEAD_MACS = 2**21, 2**21
+# What another thread is given must be worth its while: waking it, with cold caches, costs some 100 microseconds. Until
+# that thread has woken up, and the caller again, the caller does more than its share. Both in multiply-accumulates with
+# their noise, of which a core does some 30 million in a millisecond.
+SHARE_MACS, AHEAD_MACS = 5 * 2**20, 2**21
 # Models of fewer multiply-accumulates a sample need so little memory for a run that none is kept.
 KEPT_MACS = 2**17
 SIGNAL_PROBES = 64
