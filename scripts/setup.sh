@@ -87,6 +87,7 @@ debian_packages() {
   ldconfig -p | grep -q libiio || echo libiio0
   command -v g++ >/dev/null || echo g++
   command -v strace >/dev/null || echo strace
+  PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || echo e2fsprogs
   ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || echo libfaketime
   pkg-config --exists cairo 2>/dev/null || printf 'pkg-config\nlibcairo2-dev\n'
   command -v npm >/dev/null || printf 'nodejs\nnpm\n'

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from hyle_agent import disk
 
-__all__ = ["RESERVE_NAME", "Reserve"]
+__all__ = ["Reserve"]
 
-RESERVE_NAME = "reserve"
+_NAME = "reserve"
 # A state or floors file, its name, and what a file system adds to them.
 _BYTES = 16 * 1024
 
@@ -26,7 +26,7 @@ class Reserve:
     """
 
     def __init__(self, root: Path) -> None:
-        self._path = root / RESERVE_NAME
+        self._path = root / _NAME
 
     def fill(self) -> None:
         """Take the room, if the disk has it and it is not taken already."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from hyle_bundle import open_bundle
 from hyle_protos.control import control_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
+from small_disks import tmpfs
 from test_agent_control import refused, version_that_answers
 
 RECORDS = st.builds(SlotRecord, st.text(max_size=8), st.text(max_size=8), st.integers(0, 2**53), st.text(max_size=8))
@@ -145,15 +145,8 @@ def test_a_disk_that_fills_up_at_any_step_leaves_the_old_bundle_untouched(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("this account may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with tmpfs(tmp_path, "128k") as folder:
+        yield folder
 
 
 def test_a_real_full_disk_is_said_clearly_and_the_old_bundle_serves(tmp_path: Path, small_disk: Path) -> None:

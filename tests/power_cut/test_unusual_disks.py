@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -17,6 +17,7 @@ from agent_fakes import Operator, config_for, debris, make_bundle, running
 from hyle_agent.initial import write_initial
 from hyle_bundle import generate_key
 from hyle_protos.control import control_pb2 as pb
+from small_disks import ext4, tmpfs
 from test_agent_command import Served
 from test_agent_control import refused, version_that_answers
 from test_agent_real_bundle import compile_digits
@@ -26,34 +27,17 @@ from test_agent_trials import boots, prepared, until
 FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 
 
-@contextmanager
-def mounted(tmp_path: Path, *what: str) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", *what, str(folder)], capture_output=True, check=False).returncode:
-        pytest.skip("this account may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own."""
-    with mounted(tmp_path, "-t", "tmpfs", "-o", "size=256k", "tmpfs") as folder:
+    with tmpfs(tmp_path, "256k") as folder:
         yield folder
 
 
 @pytest.fixture(params=["tmpfs", "ext4"])
 def any_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A small disk of one of several file systems."""
-    if request.param == "tmpfs":
-        command = ["-t", "tmpfs", "-o", "size=256k", "tmpfs"]
-    else:
-        image = tmp_path / "image"
-        image.write_bytes(bytes(2**23))
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
-        command = ["-o", "loop", str(image)]
-    with mounted(tmp_path, *command) as folder:
+    with tmpfs(tmp_path, "256k") if request.param == "tmpfs" else ext4(tmp_path) as folder:
         yield folder
 
 
