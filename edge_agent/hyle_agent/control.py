@@ -219,6 +219,7 @@ class Controller:
             HyleError: It still cannot be loaded, or the device did not answer.
         """
         model = self._models.get(name)
+        self._store.catch_up()
         if self._loader.lent is not None:
             return
         if model.state.active in model.loaded:

@@ -13,6 +13,7 @@ A folder that no state file names, and a blob that no folder links, is debris an
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -24,7 +25,7 @@ from hyle_bundle.manifest import FileEntry, Manifest
 from hyle_bundle.names import MANIFEST_NAME, SIGNATURE_NAME, check_names
 
 from hyle_agent import disk
-from hyle_agent.errors import ConflictError, StoreLockedError
+from hyle_agent.errors import ConflictError, StoreError, StoreLockedError
 from hyle_agent.floors import Floors
 from hyle_agent.reserve import Reserve
 from hyle_agent.slots import ModelState, decode_state, encode_state
@@ -53,6 +54,7 @@ class Store:
         self.staging = root / "staging"
         self._models = root / "models"
         self._incoming: set[str] = set()
+        self._unwritten: dict[str, ModelState] = {}
         self._reserve = Reserve(root)
         with disk.explained(root):
             disk.make_folder(root)
@@ -130,7 +132,29 @@ class Store:
         folder = self._models / model
         with disk.explained(self.root):
             self._reserve.replace_file(folder / STATE_NAME, encode_state(state))
+        self._unwritten.pop(model, None)
         self.clean(model)
+
+    def hold(self, model: str, state: ModelState) -> bool:
+        """Let `state` be the truth about a model whether or not it can be written now; `catch_up` tries again.
+
+        Returns:
+            Whether it was written. Until it is, a start finds the state before it.
+        """
+        try:
+            self.commit(model, state)
+        except StoreError as error:
+            self._unwritten[model] = state
+            _LOG.warning("%s: what serves now is not written, and a start would forget it: %s", model, error)
+            return False
+        return True
+
+    def catch_up(self) -> None:
+        """Write what could not be written before, as far as the disk lets it now."""
+        for model, state in list(self._unwritten.items()):
+            with contextlib.suppress(StoreError):
+                self.commit(model, state)
+                _LOG.info("%s: what serves is written now", model)
 
     def clean(self, model: str) -> None:
         """Remove folders that the model's state does not name, and blobs that no folder links."""
@@ -152,6 +176,7 @@ class Store:
         with disk.explained(self.root):
             (self._models / model / STATE_NAME).unlink(missing_ok=True)
             disk.sync_directory(self._models / model)
+        self._unwritten.pop(model, None)
         self.clean(model)
 
     def _state(self, folder: Path) -> ModelState:

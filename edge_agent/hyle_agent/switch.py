@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hyle_agent.loading import SlotLoader
 from hyle_agent.models import Loaded, Model, Tested
+from hyle_agent.slots import ModelState
 from hyle_agent.status import refusal_of
 from hyle_agent.store import Store
 
@@ -61,9 +62,7 @@ class Switch:
         state = model.state.with_active(slot, trial=trial)
         if state != model.state:
             self._store.commit(model.name, state)
-        self._serve(model, loaded, reason)
-        model.state = state
-        _LOG.info("%s %s serves from slot %s", model.name, loaded.manifest.version, slot)
+        self._take_up(model, state, loaded, reason)
 
     def go_back(self, model: Model, why: str) -> None:
         """Let what served before the trial serve again, and remember why.
@@ -72,14 +71,15 @@ class Switch:
             model: Whose slot is on trial; it has a previous one.
             why: A sentence for people.
 
+        A disk that cannot be written keeps nobody from it (`Store.hold`).
+
         Raises:
-            HyleError: The old slot cannot be loaded or the state not be written; nothing changed.
+            HyleError: The old slot cannot be loaded; nothing changed.
         """
         left, state = model.state.active, model.state.back(why)
         loaded, _ = self.ensure(model, state.active)
-        self._store.commit(model.name, state)
-        model.state = state
-        self._serve(model, loaded, state.fallen.words() if state.fallen else why)
+        self._store.hold(model.name, state)
+        self._take_up(model, state, loaded, state.fallen.words() if state.fallen else why)
         self.evict(model, left)
 
     def start(self, model: Model) -> None:
@@ -131,6 +131,11 @@ class Switch:
         for slot in list(model.loaded):
             self.evict(model, slot)
 
+    def _take_up(self, model: Model, state: ModelState, loaded: Loaded, reason: str) -> None:
+        self._serve(model, loaded, reason)
+        model.state = state
+        _LOG.info("%s %s serves from slot %s", model.name, loaded.manifest.version, state.active)
+
     def _serve(self, model: Model, loaded: Loaded, reason: str) -> None:
         model.reason, model.serving = reason, loaded
         self._drop_fallback(model)
@@ -143,6 +148,10 @@ class Switch:
     def _fall_back(self, model: Model, spare: str) -> None:
         why = model.reason
         try:
-            self.switch(model, spare, reason=f"{why} Slot {spare} serves instead.")
+            loaded, _ = self.ensure(model, spare)
         except Exception as error:
             model.reason = f"{why} Slot {spare} could not start either: {refusal_of(error).message}"
+            return
+        state = model.state.with_active(spare)
+        self._store.hold(model.name, state)
+        self._take_up(model, state, loaded, f"{why} Slot {spare} serves instead.")

@@ -68,7 +68,8 @@ class Trials:
         if deaths >= self._policy.watch_deaths and model.state.previous:
             self._go_back(model, f"the process died {deaths} times while it was on trial")
             return
-        self._note(model, deaths, running=True)
+        if not self._note(model, deaths, running=True) and model.state.previous:
+            self._go_back(model, "the store cannot be written, so that nobody would count the deaths of its trial")
 
     def stop(self, model: Model) -> None:
         """Note that the process stops because it was asked to."""
@@ -140,18 +141,21 @@ class Trials:
         self._events.say("rollback", model.name, message, slot=_slot(model), version=_version(model))
         return True
 
-    def _note(self, model: Model, deaths: int, *, running: bool) -> None:
+    def _note(self, model: Model, deaths: int, *, running: bool) -> bool:
+        """Write down how a trial stands; whether it is written."""
         trial = model.state.trial
         if trial is None:
-            return
+            return True
+        model.watched_until = time.monotonic() + self._policy.watch_s
         state = replace(model.state, trial=replace(trial, deaths=deaths, running=running))
         try:
             if state != model.state:
                 self._store.commit(model.name, state)
-            model.state = state
         except StoreError as error:
             _LOG.warning("%s: the trial's deaths cannot be counted: %s", model.name, error)
-        model.watched_until = time.monotonic() + self._policy.watch_s
+            return False
+        model.state = state
+        return True
 
     def _lift_floor(self, model: Model) -> None:
         active = model.state.slots.get(model.state.active)

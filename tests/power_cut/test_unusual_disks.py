@@ -15,7 +15,9 @@ import grpc
 import pytest
 from agent_fakes import Operator, config_for, debris, make_bundle, running
 from hyle_agent.initial import write_initial
+from hyle_agent.slots import ModelState, decode_state
 from hyle_bundle import generate_key
+from hyle_bundle.names import MANIFEST_NAME
 from hyle_protos.control import control_pb2 as pb
 from small_disks import ext4, tmpfs
 from test_agent_command import Served
@@ -52,6 +54,11 @@ def fill(disk: Path) -> None:
 
 def remount(disk: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True, capture_output=True)
+
+
+def stored(store: Path) -> ModelState:
+    path = store / "models/small/state.json"
+    return decode_state(path.read_bytes(), path)
 
 
 def test_an_agent_whose_disk_became_read_only_goes_on_serving_and_says_why_it_installs_nothing(
@@ -92,6 +99,59 @@ def test_an_agent_whose_store_would_be_new_on_a_read_only_disk_exits_1_and_says_
     assert done.returncode == 1
     assert "Read-only file system" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_slot_that_fails_its_trial_on_a_read_only_disk_gives_way_and_is_written_later(
+    tmp_path: Path, any_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = any_disk / "store"
+    with running(config_for(store, watch_s=0.2)) as agent, grpc.insecure_channel(agent.address) as channel:
+        operator = Operator(channel)
+        operator.deploy(make_bundle(tmp_path, 1))
+        until(lambda: not operator.model().on_trial)
+    config = config_for(store, watch_s=4.0, self_test_interval_s=0.2)
+    with running(config) as agent, grpc.insecure_channel(agent.address) as channel:
+        operator = Operator(channel)
+        operator.deploy(make_bundle(tmp_path, 2))
+        remount(any_disk, "ro")
+        agent.executor.programs[-1].sick = 9
+        until(lambda: operator.model().active == "a")
+        assert version_that_answers(channel) == 1
+        assert "went back from version 2" in operator.model().reason
+        assert "what serves now is not written, and a start would forget it" in caplog.text
+        assert stored(store).active == "b"
+        remount(any_disk, "rw")
+        until(lambda: stored(store).active == "a")
+        operator.deploy(make_bundle(tmp_path, 3))
+        assert version_that_answers(channel) == 3
+        assert debris(store) == []
+
+
+def test_a_trial_whose_deaths_cannot_be_counted_is_not_run(tmp_path: Path, any_disk: Path) -> None:
+    """A slot that kills its process would otherwise do so for ever."""
+    store = any_disk / "store"
+    prepared(store, tmp_path)
+    remount(any_disk, "ro")
+    for _ in range(2):
+        version, reason = boots(store, tmp_path, 1)
+        assert version == "1"
+        assert "the store cannot be written" in reason
+    remount(any_disk, "rw")
+    assert boots(store, tmp_path, 1) == ("2", "")
+
+
+def test_a_slot_that_cannot_start_on_a_read_only_disk_lets_the_other_one_serve(tmp_path: Path, any_disk: Path) -> None:
+    store = any_disk / "store"
+    with running(config_for(store, watch_s=0.0)) as agent, grpc.insecure_channel(agent.address) as channel:
+        operator = Operator(channel)
+        operator.deploy(make_bundle(tmp_path, 1))
+        operator.deploy(make_bundle(tmp_path, 2))
+    state = stored(store)
+    (store / "models/small" / state.slots[state.active].digest / MANIFEST_NAME).write_bytes(b"{}")
+    remount(any_disk, "ro")
+    with running(config_for(store)) as agent, grpc.insecure_channel(agent.address) as channel:
+        assert version_that_answers(channel) == 1
+        assert "serves instead" in Operator(channel).model().reason
 
 
 def test_an_agent_starts_on_a_full_disk_and_serves_what_it_has(tmp_path: Path, disk: Path) -> None:
