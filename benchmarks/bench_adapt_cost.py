@@ -42,6 +42,7 @@ def main() -> int:
         print("skipped: torch is not installed", file=sys.stderr)
         return 0
     from hyle_compiler.adapt.matter import Drawn
+    from hyle_compiler.adapt.pace import Pace
     from hyle_compiler.adapt.training import Descent, Loop, objective
 
     profile = load_profile("pcm-generic")
@@ -55,7 +56,7 @@ def main() -> int:
     batch = loop.batch(np.arange(min(args.batch, len(samples))))
     matter = Drawn(profile, "affine", loop.generator)
     seconds: dict[str, list[float]] = {"torch float": [], "in-silico, full noise": []}
-    descent = Descent(loop.view, 1e-3, 10**6, 3.0, ranges=True)
+    descent = Descent(loop.view, 1e-3, Pace(10**6, 1e6), 3.0, ranges=True)
     for _ in range(args.rounds + 2):
         for name, held in zip(seconds, (None, matter), strict=True):
             loop.view.put(held)

@@ -56,7 +56,8 @@ def oracle(task: Task, mismatch: Mismatch, seed: int) -> Adapted:
     loop = Loop(task, METHOD.epochs)
     matter = Known(task, mismatch, seed, loop.generator)
     loop.view.put(matter)
-    descent = Descent(loop.view, METHOD.rate / 2, loop.steps, METHOD.clip)
+    pace = loop.pace()
+    descent = Descent(loop.view, METHOD.rate / 2, pace, METHOD.clip)
 
     def step(batch: Batch) -> float:
         loss = objective(loop.view.logits(*batch.inputs), batch)
@@ -72,4 +73,4 @@ def oracle(task: Task, mismatch: Mismatch, seed: int) -> Adapted:
                 losses.append(float(objective(loop.view.logits(*loop.kept.inputs), loop.kept)))
         return math.fsum(losses) / len(losses)
 
-    return loop.run(step, matter, evaluate=measured)
+    return loop.run(step, matter, pace=pace, evaluate=measured)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (extra [train])")
 pytest.importorskip("onnx2fx", reason="onnx2fx is not installed (extra [train])")
 
+from hyle_compiler.adapt import pace  # noqa: E402
+from hyle_compiler.adapt.descent import Descent, schedule  # noqa: E402
 from hyle_compiler.adapt.device import OnDevice  # noqa: E402
 from hyle_compiler.adapt.feedback import activation_slope, feedback  # noqa: E402
 from hyle_compiler.adapt.matter import Drawn  # noqa: E402
@@ -192,6 +196,39 @@ def test_the_same_seed_learns_the_same(given, name) -> None:  # type: ignore[no-
     assert all(np.array_equal(a.matrices[k], b.matrices[k]) for k in a.matrices)
 
 
+@pytest.mark.parametrize("name", ["in-silico", "pat"])
+def test_a_training_whose_time_is_too_short_ends_as_gently_as_one_that_has_all_its_steps(  # type: ignore[no-untyped-def]
+    given, name, monkeypatch
+) -> None:
+    """Each step takes a second by the clock here, and 600 are asked for in 100."""
+    it = given("digits_mlp")
+    rates: list[float] = []
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: float(len(rates))))
+    apply = Descent.apply
+
+    def counted(self: Descent) -> None:
+        apply(self)
+        rates.append(self._adam.param_groups[0]["lr"] / self._scales[0])
+
+    monkeypatch.setattr(Descent, "apply", counted)
+    method = load_method(name)
+    adapted = method.run(it.task(budget=Budget(steps=600, batch=50, seconds=100.0)))
+    assert len(rates) == 100
+    assert max(rates) == pytest.approx(method.rate)
+    assert rates[-1] < 0.01 * max(rates)
+    assert adapted.outcome == "finished"
+    assert any("the time was up" in note for note in adapted.notes)
+    if name == "pat":  # 40 of the 100 are the device's, which every second one goes through
+        assert 20 * 43 <= adapted.passes <= 20 * 50
+
+
+def test_time_that_suffices_changes_no_rate() -> None:
+    at = schedule(1.0, pace.Pace(400, 1e9))
+    assert [at(step) for step in range(20)] == [(step + 1) / 20 for step in range(20)]
+    want = [0.5 * (1.0 + math.cos(math.pi * (step - 20) / 380)) for step in range(20, 400)]
+    assert [at(step) for step in range(20, 400)] == pytest.approx(want, rel=1e-9)
+
+
 def test_a_loss_that_diverges_stops_the_training_and_keeps_the_best(given) -> None:  # type: ignore[no-untyped-def]
     it = given("digits_mlp")
     loop = Loop(it.task(), 1)
@@ -202,7 +239,7 @@ def test_a_loss_that_diverges_stops_the_training_and_keeps_the_best(given) -> No
             loop.view.physical[0].matrix.fill_(float("nan"))
         return float("nan")
 
-    adapted = loop.run(step, Drawn(it.profile, "affine", loop.generator))
+    adapted = loop.run(step, Drawn(it.profile, "affine", loop.generator), pace=loop.pace())
     assert adapted.outcome == "diverged"
     assert any("diverged" in note for note in adapted.notes)
     assert np.array_equal(adapted.matrices[loop.view.physical[0].name], before[0].numpy())
@@ -224,11 +261,15 @@ def test_an_interrupt_keeps_the_best_and_a_checkpoint_goes_on_from_it(given, tmp
         return 1.0
 
     losses = iter([5.0, 4.0, 3.0])
-    adapted = loop.run(step, Drawn(it.profile, "affine", loop.generator), evaluate=lambda: next(losses))
+    adapted = loop.run(
+        step, Drawn(it.profile, "affine", loop.generator), pace=loop.pace(), evaluate=lambda: next(losses)
+    )
     assert adapted.outcome == "stopped"
     assert adapted.loss == 4.0
     again = Loop(it.task(checkpoint=path), 1)
-    resumed = again.run(lambda batch: 1.0, Drawn(it.profile, "affine", again.generator), evaluate=lambda: 1.0)
+    resumed = again.run(
+        lambda batch: 1.0, Drawn(it.profile, "affine", again.generator), pace=again.pace(), evaluate=lambda: 1.0
+    )
     last = loop.view.physical[-1].name
     assert np.array_equal(resumed.biases[last], adapted.biases[last])
 

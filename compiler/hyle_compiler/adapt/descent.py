@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from hyle_compiler.adapt.pace import Pace
 from hyle_compiler.adapt.torch_view import PhysicalLayer, TorchView
 
 __all__ = ["Descent", "clip_columns", "schedule"]
@@ -15,13 +16,13 @@ __all__ = ["Descent", "clip_columns", "schedule"]
 LEAST = 0.05  # of the calibrated range: no step may turn it round
 
 
-def schedule(rate: float, steps: int, warm_up: int = 20) -> Callable[[int], float]:
-    """Learning rate by step: linear warm-up, then a cosine to zero."""
+def schedule(rate: float, pace: Pace, warm_up: int = 20) -> Callable[[int], float]:
+    """Learning rate by step: linear warm-up, then a cosine to zero at the end of the steps or of the time."""
 
     def at(step: int) -> float:
         if step < warm_up:
             return rate * (step + 1) / warm_up
-        return 0.5 * rate * (1.0 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
+        return 0.5 * rate * (1.0 + math.cos(math.pi * pace.progress(step, warm_up)))
 
     return at
 
@@ -35,12 +36,12 @@ class Descent:
     Args:
         view: The model.
         rate: Highest relative learning rate.
-        steps: Steps of the schedule.
+        pace: Steps and time of the schedule.
         clip: Weights are clipped at so many standard deviations of their column; None for not at all.
         ranges: Whether input ranges are learned too, of layers that have one for all samples.
     """
 
-    def __init__(self, view: TorchView, rate: float, steps: int, clip: float | None, *, ranges: bool = False) -> None:
+    def __init__(self, view: TorchView, rate: float, pace: Pace, clip: float | None, *, ranges: bool = False) -> None:
         self._layers, self._clip = view.physical, clip
         self._scales: list[float] = []
         self._ranged = [
@@ -58,7 +59,7 @@ class Descent:
             groups.append({"params": [layer.full_scale]})
             self._scales.append(float(layer.full_scale.detach()))
         self._adam = torch.optim.Adam(groups, lr=rate)
-        self._rate, self._step = schedule(rate, steps), 0
+        self._rate, self._step = schedule(rate, pace), 0
 
     def apply(self) -> None:
         """Take one step along the gradients that are there, then clear them."""

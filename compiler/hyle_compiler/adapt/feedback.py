@@ -62,7 +62,8 @@ def train_by_feedback(task: Task, slope: Slope, epochs: int, rate: float) -> Ada
 
     loop = Loop(task, epochs)
     site = Site(loop)
-    descent = Descent(loop.view, rate, loop.steps, None)
+    pace = loop.pace()
+    descent = Descent(loop.view, rate, pace, None)
     matrices: dict[str, Tensor] = {}
 
     def step(batch: Batch) -> float:
@@ -70,4 +71,4 @@ def train_by_feedback(task: Task, slope: Slope, epochs: int, rate: float) -> Ada
         descent.apply()
         return float(loss)
 
-    return loop.run(step, site, evaluate=site.held_out)
+    return loop.run(step, site, pace=pace, evaluate=site.held_out)

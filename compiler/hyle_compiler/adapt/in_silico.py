@@ -43,7 +43,8 @@ class InSilico:
         loop = Loop(task, self.epochs)
         matter = Drawn(task.profile, task.compensation, loop.generator)
         loop.view.put(matter)
-        descent = Descent(loop.view, self.rate, loop.steps, self.clip, ranges=self.ranges)
+        pace = loop.pace()
+        descent = Descent(loop.view, self.rate, pace, self.clip, ranges=self.ranges)
 
         def step(batch: Batch) -> float:
             loss = objective(loop.view.logits(*batch.inputs), batch)
@@ -51,7 +52,7 @@ class InSilico:
             descent.apply()
             return float(loss.detach())
 
-        return loop.run(step, matter)
+        return loop.run(step, matter, pace=pace)
 
 
 METHOD = InSilico()

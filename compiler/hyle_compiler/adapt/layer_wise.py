@@ -40,7 +40,8 @@ class LayerWise:
 
         loop = Loop(task, self.epochs)
         site = Site(loop)
-        descent = Descent(loop.view, self.rate, loop.steps, None)
+        pace = loop.pace()
+        descent = Descent(loop.view, self.rate, pace, None)
         for layer, teacher in zip(loop.view.physical, loop.teacher.physical, strict=True):
             layer.local = layer.record = teacher.record = True
 
@@ -56,7 +57,7 @@ class LayerWise:
             with torch.no_grad():
                 return float(objective(logits, batch))
 
-        return loop.run(step, site, evaluate=site.held_out)
+        return loop.run(step, site, pace=pace, evaluate=site.held_out)
 
 
 METHOD = LayerWise()

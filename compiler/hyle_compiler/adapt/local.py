@@ -39,7 +39,8 @@ def train_by_contrast(task: Task, local: LocalLoss, epochs: int, rate: float) ->
         raise AdaptError("This method needs labels, one class a sample.", remedy="Use layer-wise.")
     loop = Loop(task, epochs)
     site = Site(loop)
-    descent = Descent(loop.view, rate, loop.steps, None)
+    pace = loop.pace()
+    descent = Descent(loop.view, rate, pace, None)
     for layer in loop.view.physical:
         layer.local = layer.record = True
     hidden, classes = loop.view.physical[:-1], part.shape[part.axis]
@@ -62,5 +63,5 @@ def train_by_contrast(task: Task, local: LocalLoss, epochs: int, rate: float) ->
         descent.apply()
         return float(loss.detach())
 
-    adapted = loop.run(step, site, evaluate=site.held_out)
+    adapted = loop.run(step, site, pace=pace, evaluate=site.held_out)
     return replace(adapted, passes=3 * adapted.passes)

@@ -25,7 +25,7 @@ class PhysicsAware:
 
     Attributes:
         epochs: Epochs where the budget names none.
-        in_silico: Share of the epochs on the twin.
+        in_silico: Share of the epochs, or of the time, on the twin.
         rate: Highest relative learning rate of Adam in silico.
         slower: The device's share of it.
         clip: Weights are clipped at so many standard deviations of their column.
@@ -53,7 +53,7 @@ class PhysicsAware:
         from hyle_compiler.adapt.training import Batch, Descent, Loop, objective
 
         loop = Loop(task, self.epochs)
-        first = int(loop.steps * self.in_silico)
+        first = loop.pace(self.in_silico)
         passes = 0
 
         def learn(batch: Batch, descent: Descent) -> float:
@@ -62,12 +62,12 @@ class PhysicsAware:
             descent.apply()
             return float(loss.detach())
 
-        if first:
+        if first.steps:
             twin = Drawn(task.profile, task.compensation, loop.generator)
             descent = Descent(loop.view, self.rate, first, self.clip)
             loop.view.put(twin)
-            before = loop.run(lambda batch: learn(batch, descent), twin, steps=first)
-            if before.outcome != "finished" or loop.over:
+            before = loop.run(lambda batch: learn(batch, descent), twin, pace=first)
+            if before.outcome != "finished":
                 return before
         try:
             device = OnDevice(task, task.driver or TwinDriver(task.profile, task.seed + 7919))
@@ -75,11 +75,12 @@ class PhysicsAware:
             device.write(loop.view.physical)
             fitted.fit(device.probed())
         except DeviceError as error:
-            if not first:
+            if not first.steps:
                 raise
             told = f"the device went away before the first step on it ({error.message}); the twin's best was kept"
             return replace(before, outcome="stopped", notes=(*before.notes, told))
-        slow = Descent(loop.view, self.rate * self.slower, max(1, loop.steps - first), self.clip)
+        rest = loop.pace()
+        slow = Descent(loop.view, self.rate * self.slower, rest, self.clip)
         done = 0
 
         def step(batch: Batch) -> float:
@@ -95,8 +96,9 @@ class PhysicsAware:
         def measured() -> float:
             return loop.held_out(lambda generator, age_s: fitted.at(generator, age_s))
 
-        after = loop.run(step, fitted, evaluate=measured, steps=loop.steps - first)
-        return replace(after, passes=passes)
+        after = loop.run(step, fitted, pace=rest, evaluate=measured)
+        notes = (*(before.notes if first.steps else ()), *after.notes)
+        return replace(after, passes=passes, notes=notes)
 
 
 METHOD = PhysicsAware()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -18,6 +17,7 @@ from hyle_compiler.adapt.descent import Descent
 from hyle_compiler.adapt.goal import Goal
 from hyle_compiler.adapt.matter import Drawn
 from hyle_compiler.adapt.method import Adapted, AdaptError, Augment, Outcome, Task
+from hyle_compiler.adapt.pace import Pace
 from hyle_compiler.adapt.torch_view import Matter, torch_view
 from hyle_compiler.progress import Advance
 
@@ -76,7 +76,8 @@ class Loop:
         self.history: list[float] = []
         self.accuracy: float | None = None
         self._checkpoint = Checkpoint(task)
-        self._began, self._done, self._resumed = time.monotonic(), 0, False
+        self._whole = Pace(1, task.budget.seconds)
+        self._done, self._resumed = 0, False
         self._order = np.random.default_rng(task.seed)
         names = [str(value.name) for value in task.model.graph.inputs]
         self._inputs = tuple(torch.tensor(task.samples.arrays[name]) for name in names)
@@ -92,9 +93,16 @@ class Loop:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole training, for schedules."""
+        """Steps of the whole training."""
         per_epoch = -(-len(self._learnt) // self.task.budget.batch)
         return self.task.budget.steps or self.epochs * per_epoch
+
+    def pace(self, share: float = 1.0) -> Pace:
+        """Steps and time that are left, or a share of the whole of both."""
+        steps, seconds = self.steps - self._done, self.task.budget.seconds * (1.0 - self._whole.spent)
+        if share < 1.0:
+            steps, seconds = min(steps, int(self.steps * share)), min(seconds, self.task.budget.seconds * share)
+        return Pace(max(0, steps), max(0.0, seconds))
 
     @property
     def kept(self) -> Batch:
@@ -106,18 +114,18 @@ class Loop:
         step: Trainer,
         matter: Renewed,
         *,
+        pace: Pace,
         evaluate: Callable[[], float] | None = None,
-        steps: int | None = None,
     ) -> Adapted:
-        """Train until the budget is spent; keeps the best parameters by held-out loss, and leaves them in the view.
+        """Train until steps or time are spent; keeps the best parameters by held-out loss, and leaves them in the view.
 
         Args:
             step: Learns from one batch and returns its loss.
             matter: Renewed before every step.
+            pace: Steps and time, the same that the schedule of the learning rate goes by.
             evaluate: Held-out loss; by default over three ages of fixed devices.
-            steps: Steps of this part of the training; all of them by default.
         """
-        measure, steps = evaluate or self.held_out, self.steps if steps is None else steps
+        measure, steps = evaluate or self.held_out, pace.steps
         self._resume()
         best, loss = self._parameters(), measure()
         start, outcome = loss, "finished"
@@ -137,7 +145,10 @@ class Loop:
                         raise _StopError
                     if done % 10 == 0:
                         self._tell(now, loss)
-                    if done >= steps or self.over:
+                    if done < steps and pace.over:
+                        notes.append(f"the time was up after {done} of {steps} steps")
+                        raise _StopError
+                    if done >= steps:
                         raise _StopError
                 best, loss = self._better(best, loss, measure)
         except _StopError:
@@ -151,11 +162,6 @@ class Loop:
             notes.append(f"interrupted after {done} steps; the best so far was kept")
         self._put(best)
         return self._result(best, loss, start, outcome, notes)
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is spent."""
-        return time.monotonic() - self._began > self.task.budget.seconds
 
     def batches(self) -> Iterator[Batch]:
         """One epoch in a new order."""
