@@ -92,7 +92,7 @@ def export_module(module: Any, samples: Mapping[str, np.ndarray[Any, Any]], fold
     training = module.training
     batch = torch.export.Dim("batch")
     try:
-        with _quiet(), _explained("The module"):
+        with _quiet(), _explained("the module"):
             shapes = {name: {0: batch} for name in wanted}
             program = torch.export.export(module.eval(), (), kwargs=examples, dynamic_shapes=shapes)
             return _write(torch, program, folder)
@@ -132,7 +132,15 @@ def _export_program(path: Path, folder: Path) -> Path:
 
 def _write(torch: Any, program: Any, folder: Path) -> Path:
     out = folder / "exported.onnx"
-    torch.onnx.export(program, (), out, dynamo=True, verbose=False, external_data=True)
+    try:
+        torch.onnx.export(program, (), out, dynamo=True, verbose=False, external_data=True)
+    except torch.onnx.OnnxExporterError as error:
+        # An operator in a form that the exporter has no translation for, such as attention on three axes: most go as
+        # the smaller operators that they are made of.
+        try:
+            torch.onnx.export(program.run_decompositions(), (), out, dynamo=True, verbose=False, external_data=True)
+        except Exception:
+            raise error from error.__cause__
     return out
 
 
@@ -156,11 +164,13 @@ def _explained(what: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        cause = error.__cause__ or error
+        cause: BaseException = error
+        while cause.__cause__ is not None and str(cause.__cause__).strip():  # the last one names the reason
+            cause = cause.__cause__
         text = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200].rstrip(".")
         raise ModelError(
             f"torch cannot export {what}: {text}.",
-            remedy="Save it again with torch.export.save, with this version of torch, or export it to ONNX yourself.",
+            remedy="Write that part with other operators, export it with this version of torch, or to ONNX yourself.",
         ) from error
 
 

@@ -73,6 +73,36 @@ def test_a_module_compiles_from_python_and_stays_as_it_was(calib: Path, tmp_path
         hyle.compile(module, target="ideal", calib=tmp_path / "wrong.npz", output=tmp_path / "n.hyle")
 
 
+class Windows(torch.nn.Module):  # type: ignore[misc]
+    """Attention on three axes, for which torch's exporter has no operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.qkv, self.out = torch.nn.Linear(8, 24), torch.nn.Linear(8, 3)
+
+    def forward(self, image: Any) -> Any:
+        q, k, v = self.qkv(image[:, 0]).chunk(3, -1)
+        return self.out(torch.nn.functional.scaled_dot_product_attention(q, k, v))
+
+
+class Spectral(Small):
+    def forward(self, image: Any) -> Any:
+        return torch.linalg.eigvalsh(self.conv(image)[:, 0])
+
+
+def test_an_operator_that_torch_cannot_export_goes_as_those_that_it_is_made_of(calib: Path, tmp_path: Path) -> None:
+    done = hyle.compile(Windows(), target="ideal", calib=calib, output=tmp_path / "w.hyle")
+    assert [layer["macs"] for layer in done.report["layers"]] == [8 * 8 * 24, 8 * 8 * 3]
+    assert done.report["calibration"]["exact"] == 1.0
+
+
+def test_what_torch_cannot_export_at_all_is_named(calib: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"torch cannot export the module: .*_linalg_eigh"):
+        hyle.compile(Spectral(), target="ideal", calib=calib, output=tmp_path / "s.hyle")
+    assert not (tmp_path / "s.hyle").exists()
+
+
 @pytest.mark.parametrize("what", ["module", "weights", "renamed", "script"])
 def test_pickles_of_torch_are_never_loaded(what: str, tmp_path: Path) -> None:
     path = tmp_path / {"module": "m.pt", "weights": "m.pth", "renamed": "m.onnx", "script": "m.pt"}[what]
