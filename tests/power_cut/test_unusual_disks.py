@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -61,6 +61,24 @@ def stored(store: Path) -> ModelState:
     return decode_state(path.read_bytes(), path)
 
 
+@contextmanager
+def given_way(store: Path, folder: Path, spoil: Callable[[], None], **options: float) -> Iterator[grpc.Channel]:
+    """An agent whose version 2 failed its trial on a disk that `spoil` made unfit, and gave way to version 1."""
+    with running(config_for(store, watch_s=0.2)) as agent, grpc.insecure_channel(agent.address) as channel:
+        operator = Operator(channel)
+        operator.deploy(make_bundle(folder, 1))
+        until(lambda: not operator.model().on_trial)
+    with running(config_for(store, watch_s=4.0, **options)) as agent, grpc.insecure_channel(agent.address) as channel:
+        operator = Operator(channel)
+        operator.deploy(make_bundle(folder, 2))
+        spoil()
+        agent.executor.programs[-1].sick = 9
+        until(lambda: operator.model().active == "a")
+        assert version_that_answers(channel) == 1
+        assert "went back from version 2" in operator.model().reason
+        yield channel
+
+
 def test_an_agent_whose_disk_became_read_only_goes_on_serving_and_says_why_it_installs_nothing(
     tmp_path: Path, disk: Path
 ) -> None:
@@ -105,19 +123,8 @@ def test_a_slot_that_fails_its_trial_on_a_read_only_disk_gives_way_and_is_writte
     tmp_path: Path, any_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = any_disk / "store"
-    with running(config_for(store, watch_s=0.2)) as agent, grpc.insecure_channel(agent.address) as channel:
+    with given_way(store, tmp_path, lambda: remount(any_disk, "ro"), self_test_interval_s=0.2) as channel:
         operator = Operator(channel)
-        operator.deploy(make_bundle(tmp_path, 1))
-        until(lambda: not operator.model().on_trial)
-    config = config_for(store, watch_s=4.0, self_test_interval_s=0.2)
-    with running(config) as agent, grpc.insecure_channel(agent.address) as channel:
-        operator = Operator(channel)
-        operator.deploy(make_bundle(tmp_path, 2))
-        remount(any_disk, "ro")
-        agent.executor.programs[-1].sick = 9
-        until(lambda: operator.model().active == "a")
-        assert version_that_answers(channel) == 1
-        assert "went back from version 2" in operator.model().reason
         assert "what serves now is not written, and a start would forget it" in caplog.text
         assert stored(store).active == "b"
         remount(any_disk, "rw")
@@ -169,18 +176,8 @@ def test_an_agent_starts_on_a_full_disk_and_serves_what_it_has(tmp_path: Path, d
 
 def test_a_slot_that_fails_its_trial_on_a_full_disk_gives_way_and_stays_away(tmp_path: Path, any_disk: Path) -> None:
     store = any_disk / "store"
-    with running(config_for(store, watch_s=0.2)) as agent, grpc.insecure_channel(agent.address) as channel:
-        operator = Operator(channel)
-        operator.deploy(make_bundle(tmp_path, 1))
-        until(lambda: not operator.model().on_trial)
-    with running(config_for(store, watch_s=4.0)) as agent, grpc.insecure_channel(agent.address) as channel:
-        operator = Operator(channel)
-        operator.deploy(make_bundle(tmp_path, 2))
-        fill(any_disk)
-        agent.executor.programs[-1].sick = 9
-        until(lambda: operator.model().active == "a")
-        assert version_that_answers(channel) == 1
-        assert "went back from version 2" in operator.model().reason
+    with given_way(store, tmp_path, lambda: fill(any_disk)):
+        pass
     with running(config_for(store)) as agent, grpc.insecure_channel(agent.address) as channel:
         assert version_that_answers(channel) == 1
         assert debris(store) == []

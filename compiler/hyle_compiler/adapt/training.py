@@ -145,10 +145,10 @@ class Loop:
                         raise _StopError
                     if done % 10 == 0:
                         self._tell(now, loss)
-                    if done < steps and pace.over:
-                        notes.append(f"the time was up after {done} of {steps} steps")
-                        raise _StopError
                     if done >= steps:
+                        raise _StopError
+                    if pace.over:
+                        notes.append(f"the time was up after {done} of {steps} steps")
                         raise _StopError
                 best, loss = self._better(best, loss, measure)
         except _StopError:
