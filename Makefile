@@ -24,7 +24,7 @@ test: setup ## the test suite with branch coverage, without the heavy sweeps
 	@$(PYTEST) -q -n $(WORKERS) -m "not long" $(COVERAGE)
 
 test-long: setup ## the heavy sweeps alone
-	@$(PYTEST) -m long
+	@$(PYTEST) -m long -o faulthandler_timeout=3600
 
 fuzz: setup ## fuzz what reads bytes from outside, FUZZ_SECONDS (600) for each target; the corpus grows
 	@.venv/bin/python -m pip install -q -c constraints.txt -e ".[fuzz]"

@@ -58,11 +58,16 @@ class Tap:
         while True:
             try:
                 near, _ = self._listener.accept()
-                self._open.append(near)
-                far = socket.create_connection(self._to)
-                self._open.append(far)
             except OSError:
                 return
+            self._open.append(near)
+            try:
+                far = socket.create_connection(self._to, timeout=20)
+            except OSError:
+                near.close()
+                continue
+            far.settimeout(None)
+            self._open.append(far)
             for one, other, kept in ((near, far, self.forth), (far, near, self.back)):
                 threading.Thread(target=self._relay, args=(one, other, kept), daemon=True).start()
 
@@ -195,11 +200,12 @@ def exporter(broker: str) -> Iterator[Callable[[], bytes]]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "hyle_deploy.exporter", "--broker", broker, "--listen", f"127.0.0.1:{port}"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    page = f"http://127.0.0.1:{port}/metrics"
 
     def scrape() -> bytes:
         for _ in range(300):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
-                return bytes(page.read())
+            with contextlib.suppress(OSError), urllib.request.urlopen(page, timeout=20) as said:
+                return bytes(said.read())
             time.sleep(0.1)
         raise AssertionError("the exporter did not answer")
 

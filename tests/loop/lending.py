@@ -169,7 +169,12 @@ class Wire:
                 client.close()
                 continue
             client.settimeout(None)
-            server = socket.create_connection(self._to)
+            try:
+                server = socket.create_connection(self._to, timeout=20)
+            except OSError:
+                client.close()
+                continue
+            server.settimeout(None)
             self._pairs.append((client, server))
             threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
 
