@@ -14,7 +14,7 @@ from hyle_agent.drivers import find_driver
 from hyle_substrates import conformance, conformance_black_box, conformance_driver, conformance_substrate
 from hyle_substrates.conformance import Subject
 from hyle_substrates.conformance_substrate import check_substrate
-from hyle_substrates.driver import BlackBox, DeviceError, ProgramReport
+from hyle_substrates.driver import BlackBox, BlackBoxInfo, DeviceError, Floats, ProgramReport
 from hyle_substrates.profile import Adc, Array, Dac, Noise, Weights, load_profile
 from hyle_substrates.substrate import substrate_names
 from hyle_substrates.twin import TwinDriver
@@ -158,3 +158,40 @@ def test_another_device_at_the_same_place_is_refused(tmp_path: Path) -> None:
         driver.apply([0], np.ones((1, 4), dtype=np.int32))
     driver.close()
     rig.unplug()
+
+
+class Altered:
+    """A black box of two inputs whose device comes back with its answers altered for so many calls."""
+
+    def __init__(self, calls: int) -> None:
+        self.away, self._left, self._met = False, calls, False
+
+    def describe(self) -> BlackBoxInfo:
+        return BlackBoxInfo("altered", 0, 2, 2, health={"connected": float(not self.away)})
+
+    def respond(self, parameters: Floats, inputs: Floats) -> Floats:
+        if self.away:
+            self._met = True
+            raise DeviceError("It is away.", remedy="Bring it back.")
+        if self._met and self._left:
+            self._left -= 1
+            return -inputs
+        return inputs
+
+    def close(self) -> None:
+        self.away = False
+
+    def freeze(self) -> None:
+        self.away = True
+
+    thaw = replug = close
+    unplug = freeze
+
+
+@pytest.mark.parametrize(("calls", "outcome"), [(0, "passed"), (1, "passed"), (2, "failed")])
+def test_a_command_that_takes_effect_late_is_no_changed_device_and_a_changed_device_is_found(
+    calls: int, outcome: str
+) -> None:
+    box = Altered(calls)
+    checks = (conformance_black_box.gives_up_on_a_device_that_hangs,)
+    assert [finding.outcome for finding in conformance.run(checks, Subject(lambda: box, box, 5.0))] == [outcome]
