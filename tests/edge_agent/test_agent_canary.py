@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from hyle_bundle import generate_key
 from hyle_deploy.broker import start_broker
 from hyle_protos.control import control_pb2 as pb
 from hyle_protos.inference import inference_pb2, inference_pb2_grpc
+from relay import relay
 from test_agent_command import Served
 from test_agent_real_bundle import MODEL, compile_digits
 from tritonclient.utils import InferenceServerException
@@ -41,61 +41,6 @@ def may_trace() -> bool:
     if shutil.which("strace") is None:
         return False
     return subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
-
-
-class Tap:
-    """A TCP relay that keeps every byte that comes back from where it leads."""
-
-    def __init__(self, to: tuple[str, int]) -> None:
-        self.back, self.forth = bytearray(), bytearray()
-        self._to = to
-        self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            self._open.append(near)
-            try:
-                far = socket.create_connection(self._to, timeout=20)
-            except OSError:
-                near.close()
-                continue
-            far.settimeout(None)
-            self._open.append(far)
-            for one, other, kept in ((near, far, self.forth), (far, near, self.back)):
-                threading.Thread(target=self._relay, args=(one, other, kept), daemon=True).start()
-
-    @staticmethod
-    def _relay(one: socket.socket, other: socket.socket, kept: bytearray) -> None:
-        try:
-            while data := one.recv(65536):
-                kept += data
-                other.sendall(data)
-            other.shutdown(socket.SHUT_WR)
-        except OSError:
-            return
-
-    def close(self) -> None:
-        for one in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-
-@contextmanager
-def tap(address: str) -> Iterator[Tap]:
-    host, _, port = address.rpartition(":")
-    made = Tap((host, int(port)))
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def marks(x: np.ndarray, y: np.ndarray) -> dict[str, bytes]:
@@ -126,10 +71,10 @@ class Place:
         self.said: dict[str, bytes] = {}
         with (
             start_broker(folder) as broker,
-            tap(f"{broker.host}:{broker.port}") as self.mqtt,
+            relay(f"{broker.host}:{broker.port}") as self.mqtt,
             self._agent(python) as served,
-            tap(served.address) as self.own,
-            tap(served.address) as self.other,
+            relay(served.address) as self.own,
+            relay(served.address) as self.other,
             exporter(f"{broker.host}:{broker.port}") as metrics,
         ):
             with grpc.insecure_channel(self.other.address) as channel:
@@ -262,7 +207,7 @@ def test_of_all_bytes_that_the_process_gives_to_the_kernel_only_the_answers_hold
             answered.add(target.decode())
     assert sent > 10_000
     assert connected == {place.mqtt.address.rpartition(":")[2].encode()}
-    # The tap's two connections to the agent from the marked caller: Triton's client and the stream.
+    # The relay's two connections to the agent from the marked caller: Triton's client and the stream.
     assert 1 <= len(answered) <= 2
 
 

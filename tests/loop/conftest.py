@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-for folder in (ROOT / "tests/loop", ROOT / "tests/drivers"):
+for folder in (ROOT / "tests/loop", ROOT / "tests/drivers", ROOT / "tests/edge_agent"):
     sys.path.insert(0, str(folder))
 
 from lending import DIGITS, Lender, lending  # noqa: E402

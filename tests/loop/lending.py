@@ -1,13 +1,9 @@
-"""An agent process that lends its device, who holds it in another process, and a network that breaks between them."""
+"""An agent process that lends its device, who holds it in another process."""
 
 from __future__ import annotations
 
-import contextlib
-import select
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,73 +119,6 @@ class Holder:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
-
-
-class Wire:
-    """A TCP proxy that can be cut: connections break at once, and none is made until it is mended."""
-
-    def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self._to = (host, int(port))
-        self._cut = threading.Event()
-        self._over = threading.Event()
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self._listening.settimeout(0.1)
-        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def cut(self) -> None:
-        self._cut.set()
-        for pair in self._pairs:
-            for end in pair:
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-
-    def mend(self) -> None:
-        self._cut.clear()
-
-    def close(self) -> None:
-        self._over.set()
-        self.cut()
-        self._thread.join(5)
-        self._listening.close()
-        for pair in self._pairs:
-            for end in pair:
-                end.close()
-
-    def _accept(self) -> None:
-        while not self._over.is_set():
-            try:
-                client, _ = self._listening.accept()
-            except TimeoutError:
-                continue
-            if self._cut.is_set():
-                client.close()
-                continue
-            client.settimeout(None)
-            try:
-                server = socket.create_connection(self._to, timeout=20)
-            except OSError:
-                client.close()
-                continue
-            server.settimeout(None)
-            self._pairs.append((client, server))
-            threading.Thread(target=self._carry, args=(client, server), daemon=True).start()
-
-    def _carry(self, client: socket.socket, server: socket.socket) -> None:
-        other = {client: server, server: client}
-        with contextlib.suppress(OSError, ValueError):
-            while not self._over.is_set():
-                for end in select.select([client, server], [], [], 0.2)[0]:
-                    data = end.recv(65536)
-                    if not data:
-                        raise OSError
-                    other[end].sendall(data)
-        for end in other:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 def until(true: Callable[[], bool], what: str, within_s: float = 60.0) -> None:

@@ -19,7 +19,8 @@ from hyle_protos.inference import inference_pb2, inference_pb2_grpc
 from hyle_protos.maintenance import maintenance_pb2, maintenance_pb2_grpc
 from hyle_substrates.driver import DeviceAwayError, DeviceError, LeaseLostError
 from hyle_substrates.leased import LeasedDriver, lease
-from lending import EXPIRE_S, GRACE_S, Holder, Lender, Wire, lending, until
+from lending import EXPIRE_S, GRACE_S, Holder, Lender, lending, until
+from relay import Relay
 from rigs import remote_twin
 from served import hyle
 
@@ -178,7 +179,7 @@ def test_a_connection_that_is_cut_for_two_seconds_is_resumed_without_writing_aga
     tmp_path: Path, bundle: Path
 ) -> None:
     with lending(tmp_path, bundle, **{f"grace_s = {GRACE_S}": "grace_s = 20.0"}) as agent:
-        wire = Wire(agent.address)
+        wire = Relay(agent.address)
         with leased(wire.address) as driver:
             for tile in range(3):
                 driver.program(tile, np.full((64, 64), 100, dtype=np.int32))
@@ -203,7 +204,7 @@ def test_a_connection_that_is_cut_for_two_seconds_is_resumed_without_writing_aga
 
 
 def test_a_connection_that_stays_cut_ends_the_lease(agent: Lender) -> None:
-    wire = Wire(agent.address)
+    wire = Relay(agent.address)
     driver = leased(wire.address)
     driver.program(0, np.full((64, 64), 100, dtype=np.int32))
     wire.cut()
