@@ -2,6 +2,9 @@
 
 The context's voltage outputs are the device's inputs, and its voltage inputs are read. Every value sets one output
 anywhere in its calibrated range; after `settle_s` every input is read in volts by its own scale and offset.
+
+A write that was given up because the board did not answer may still be carried out when it does, once, amid the call
+after: the protocol cannot take it back.
 """
 
 from __future__ import annotations
